@@ -1,0 +1,142 @@
+"""What a training says while it runs; plain data that also travels as JSON lines, free of torch."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Event(BaseModel):
+    """Base: immutable; steps count optimiser steps from 1, epochs from 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Move(StrEnum):
+    """What an update does to the network (paper, Algorithm 1)."""
+
+    SHRINK = "shrink"
+    EXPAND = "expand"
+    STABLE = "stable"
+
+
+class Started(Event):
+    type: Literal["started"] = "started"
+    total_steps: int
+    steps_per_epoch: int
+    epochs: int
+    device: str
+    threads: int
+    total_parameters: int
+    maskable_parameters: int
+    sparsity: float
+
+
+class Progress(Event):
+    """Losses of consecutive steps; `step` is the last of them, so the first is step − len + 1."""
+
+    type: Literal["progress"] = "progress"
+    step: int
+    epoch: int
+    train_losses: tuple[float, ...]
+    sparsity: float
+
+
+class MaskUpdate(Event):
+    """One decision and what it changed."""
+
+    type: Literal["mask_update"] = "mask_update"
+    step: int
+    epoch: int
+    move: Move
+    validation_loss: float
+    best_loss: float | None = Field(description="Best decision loss before this one; null at the first.")
+    best_sparsity: float | None
+    prune_rate: float = Field(description="ζ(t).")
+    sparsity_before: float
+    sparsity: float
+    pruned: int
+    grown: int
+
+
+class EpochEnd(Event):
+    type: Literal["epoch"] = "epoch"
+    epoch: int
+    step: int
+    train_loss: float
+    validation_loss: float = Field(description="Over every validation window.")
+    sparsity: float
+    learning_rate: float
+    masks_frozen: bool
+    is_best: bool = Field(description="Lowest validation loss so far among epochs with S ≥ min_sparsity.")
+
+
+class Metrics(BaseModel):
+    """Mean errors over every test window, in scaled units and in the data's own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mse: float
+    mae: float
+    original: OriginalMetrics
+
+
+class OriginalMetrics(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mse: float
+    mae: float
+
+
+class Result(BaseModel):
+    """What a training reached; describes the best checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metrics: Metrics
+    validation_loss: float
+    epoch: int
+    step: int
+    sparsity: float = Field(description="Share of maskable weights that are off.")
+    share_of_all_parameters: float = Field(description="Share of all parameters that are off.")
+    reached_min_sparsity: bool = Field(description="False when no epoch reached min_sparsity and any could be best.")
+    active_parameters: int
+    maskable_parameters: int
+    total_parameters: int
+    average_density: float = Field(description="Mean density over the training steps.")
+    checkpoint_bytes: int
+    dense_bytes: int = Field(description="The same parameters dense in fp32.")
+
+
+class CheckpointSaved(Event):
+    """A checkpoint file is complete on disk in the training's output folder."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    epoch: int
+    path: str
+    is_best: bool
+    is_last: bool
+    sparsity: float
+    validation_loss: float
+    result: Result | None = Field(None, description="Test metrics; only for the best one, once training ended.")
+
+
+class Message(Event):
+    type: Literal["message"] = "message"
+    level: Literal["info", "warning", "error"] = "info"
+    message: str
+
+
+class Finished(Event):
+    type: Literal["finished"] = "finished"
+    result: Result
+    stopped_early: bool
+
+
+TrainingEvent = Annotated[
+    Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | Message | Finished, Field(discriminator="type")
+]
+TRAINING_EVENT: TypeAdapter[TrainingEvent] = TypeAdapter(TrainingEvent)
