@@ -1,0 +1,85 @@
+"""Queries on checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from jobstore.artifacts import StoredBlob, mark_deleting, publish
+from jobstore.database import now as database_now
+from jobstore.ids import Prefix, new_id
+from jobstore.leases import Lease, locked
+from jobstore.tables import Checkpoint
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+@dataclass(frozen=True)
+class NewCheckpoint:
+    """A checkpoint whose bytes are in the store."""
+
+    artifact_id: str
+    blob: StoredBlob
+    step: int
+    epoch: int
+    is_best: bool
+    is_last: bool
+    sparsity: float
+    validation_loss: float
+    metrics: dict[str, Any] | None
+
+
+def add_checkpoint(session: Session, lease: Lease, new: NewCheckpoint) -> Checkpoint:
+    """Publish a checkpoint of a running job. Raises LeaseLost.
+
+    One of the same step is replaced, and keeps its id; those that are now neither best nor last are
+    removed, so a job holds two at most.
+    """
+    job = locked(session, lease)
+    publish(session, new.artifact_id, new.blob)
+    now = database_now(session)
+    mine: Checkpoint | None = None
+    for other in session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)).all():
+        if other.step == new.step:
+            mine = other
+            continue
+        other.is_best = other.is_best and not new.is_best
+        other.is_last = other.is_last and not new.is_last
+        if not (other.is_best or other.is_last):
+            session.delete(other)
+            mark_deleting(session, other.artifact_id)
+    if mine is None:
+        mine = Checkpoint(id=new_id(Prefix.CHECKPOINT), tenant_id=job.tenant_id, job_id=job.id, step=new.step)
+        session.add(mine)
+    else:
+        mark_deleting(session, mine.artifact_id)
+    mine.artifact_id = new.artifact_id
+    mine.epoch = new.epoch
+    mine.is_best = new.is_best
+    mine.is_last = new.is_last
+    mine.sparsity = new.sparsity
+    mine.validation_loss = new.validation_loss
+    mine.metrics = new.metrics
+    mine.created_at = now
+    session.flush()
+    return mine
+
+
+def get_checkpoint(session: Session, tenant_id: str, checkpoint_id: str) -> Checkpoint | None:
+    """The tenant's checkpoint, or None."""
+    return session.scalar(select(Checkpoint).where(Checkpoint.id == checkpoint_id, Checkpoint.tenant_id == tenant_id))
+
+
+def checkpoints_of(session: Session, job_id: str) -> Sequence[Checkpoint]:
+    """A job's checkpoints by step."""
+    return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)).all()
+
+
+def delete_checkpoint(session: Session, checkpoint: Checkpoint) -> None:
+    """Remove a checkpoint and give its bytes to the sweep."""
+    session.delete(checkpoint)
+    mark_deleting(session, checkpoint.artifact_id)

@@ -1,0 +1,103 @@
+"""Engines and transactions for SQLite and PostgreSQL: `with database.write() as session:`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from jobstore.settings import Settings
+
+SQLITE_BUSY_SECONDS = 30
+_BEGIN = "pals_sqlite_begin"
+
+
+class DatabaseUnavailable(Exception):
+    """The database did not answer; the message carries no address and no password."""
+
+
+class Database:
+    """One engine. `read` is a short snapshot; `write` commits when its block ends without an error."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A read-only transaction; objects stay usable after it."""
+        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits at the end of the block and rolls back on any error."""
+        with Session(self.writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def ping(self) -> None:
+        """Raise DatabaseUnavailable unless the database answers."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(select(1))
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailable(f"the database does not answer ({type(error).__name__})") from None
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def now(session: Session) -> datetime:
+    """The database's clock, which leases are measured by, so that hosts need not agree on the time."""
+    if session.get_bind().dialect.name == "sqlite":
+        return datetime.now(UTC)
+    value = session.scalar(select(func.clock_timestamp()))
+    assert isinstance(value, datetime)
+    return value.astimezone(UTC)
+
+
+def open_database(settings: Settings) -> Database:
+    """Connect lazily to the configured database; creates the folder of the embedded one."""
+    url = make_url(settings.resolved_database_url)
+    if url.get_backend_name() == "sqlite":
+        settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Database(_sqlite_engine(url.render_as_string(hide_password=False)))
+    return Database(
+        create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c statement_timeout=30000"},
+        )
+    )
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver must not open transactions by itself: `begin` below decides which kind.
+        connection.isolation_level = None
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"busy_timeout = {SQLITE_BUSY_SECONDS * 1000}",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer takes the write lock at once: upgrading a reader later fails with a busy snapshot.
+        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
+
+    return engine

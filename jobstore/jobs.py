@@ -1,0 +1,188 @@
+"""Queries on jobs: create, read, list, cancel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, or_, select
+
+from jobstore.artifacts import mark_deleting
+from jobstore.database import now as database_now
+from jobstore.events import EventType, NewEvent, add_events
+from jobstore.ids import Prefix, new_id
+from jobstore.lifecycle import FINAL_STATUSES, JobStatus, StatusReason, move
+from jobstore.pages import Page, page
+from jobstore.tables import Checkpoint, Event, Job, Metric
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+class JobNotFinal(Exception):
+    """Only a job in a final state can be deleted."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        super().__init__(f"job {job_id} is {status}; cancel it first")
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job as it is asked for; `spec` is resolved and checked against the dataset."""
+
+    tenant_id: str
+    name: str
+    dataset_id: str
+    spec: dict[str, Any]
+    limits: dict[str, Any]
+    device_class: str
+    priority: int = 0
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def create_job(session: Session, new: NewJob) -> Job:
+    """Insert a job as `queued`, with its first event."""
+    now = database_now(session)
+    job = Job(
+        id=new_id(Prefix.JOB),
+        tenant_id=new.tenant_id,
+        name=new.name,
+        dataset_id=new.dataset_id,
+        spec=new.spec,
+        limits=new.limits,
+        job_metadata=dict(new.metadata),
+        priority=new.priority,
+        device_class=new.device_class,
+        status=JobStatus.QUEUED,
+        created_at=now,
+        queued_at=now,
+        attempt=0,
+        losses=0,
+        runtime_seconds=0.0,
+        event_seq=0,
+    )
+    session.add(job)
+    session.flush()
+    data = {"status": JobStatus.QUEUED, "from": None, "reason": None, "error": None}
+    add_events(session, job, [NewEvent(EventType.STATE, "queued", data)], now=now)
+    return job
+
+
+def get_job(session: Session, tenant_id: str, job_id: str) -> Job | None:
+    """The tenant's job, or None."""
+    return session.scalar(select(Job).where(Job.id == job_id, Job.tenant_id == tenant_id))
+
+
+def lock(session: Session, job_id: str) -> Job | None:
+    """The job, read afresh under its row lock; None when there is none."""
+    return session.scalar(
+        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    )
+
+
+def list_jobs(
+    session: Session,
+    tenant_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    status: JobStatus | None = None,
+    dataset_id: str | None = None,
+    model: str | None = None,
+    method: str | None = None,
+    metadata: dict[str, str] | None = None,
+) -> Page[Job]:
+    """The tenant's jobs, newest first."""
+    query = select(Job).where(Job.tenant_id == tenant_id)
+    if status is not None:
+        query = query.where(Job.status == status)
+    if dataset_id is not None:
+        query = query.where(Job.dataset_id == dataset_id)
+    if model is not None:
+        query = query.where(Job.spec["model"]["name"].as_string() == model)
+    if method is not None:
+        query = query.where(Job.spec["method"]["name"].as_string() == method)
+    for key, value in (metadata or {}).items():
+        query = query.where(Job.job_metadata[key].as_string() == value)
+    return page(session, query, Job.id, limit=limit, after=after)
+
+
+def unfinished_count(session: Session, tenant_id: str) -> int:
+    """How many of the tenant's jobs have not reached a final state."""
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(Job)
+            .where(Job.tenant_id == tenant_id, Job.status.not_in([*FINAL_STATUSES]))
+        )
+        or 0
+    )
+
+
+def jobs_ahead(session: Session, job: Job) -> int:
+    """How many queued jobs of the same device class will be claimed before this one."""
+    earlier = or_(
+        Job.priority > job.priority,
+        and_(
+            Job.priority == job.priority,
+            or_(Job.queued_at < job.queued_at, and_(Job.queued_at == job.queued_at, Job.id < job.id)),
+        ),
+    )
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(Job)
+            .where(Job.status == JobStatus.QUEUED, Job.device_class == job.device_class, earlier)
+        )
+        or 0
+    )
+
+
+def cancel(session: Session, job: Job) -> None:
+    """Ask a job, read under its lock, to stop; harmless when it already stops or has ended.
+
+    A job that no worker holds is cancelled at once; a running one when its worker has stopped it.
+    """
+    status = JobStatus(job.status)
+    if status in FINAL_STATUSES or status is JobStatus.CANCELLING:
+        return
+    held = status in {JobStatus.RUNNING, JobStatus.PAUSING}
+    to = JobStatus.CANCELLING if held else JobStatus.CANCELLED
+    move(
+        session,
+        job,
+        to,
+        now=database_now(session),
+        message="cancellation requested" if held else "cancelled before it ran",
+        reason=StatusReason.CANCELLED,
+    )
+
+
+def delete_job(session: Session, job: Job) -> None:
+    """Remove a job, read under its lock, with its log, metrics and checkpoints. Raises JobNotFinal."""
+    if job.status not in FINAL_STATUSES:
+        raise JobNotFinal(job.id, job.status)
+    for artifact_id in session.scalars(select(Checkpoint.artifact_id).where(Checkpoint.job_id == job.id)).all():
+        mark_deleting(session, artifact_id)
+    for table in (Checkpoint, Metric, Event):
+        session.execute(delete(table).where(table.job_id == job.id))
+    session.delete(job)
+
+
+def fail_overdue(session: Session, *, now: datetime, batch: int = 100) -> int:
+    """Fail queued jobs that waited longer than their `max_pending_seconds`; returns how many."""
+    limit = Job.limits["max_pending_seconds"].as_float()
+    candidates = session.scalars(
+        select(Job)
+        .where(Job.status == JobStatus.QUEUED, limit.is_not(None))
+        .order_by(Job.queued_at)
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+    ).all()
+    overdue = [job for job in candidates if (now - job.queued_at).total_seconds() > job.limits["max_pending_seconds"]]
+    for job in overdue:
+        message = f"no worker took the job within max_pending_seconds = {job.limits['max_pending_seconds']:g}"
+        error = {"type": StatusReason.TIMEOUT, "code": "pending_timeout", "message": message, "param": "/limits"}
+        move(session, job, JobStatus.FAILED, now=now, message=message, reason=StatusReason.TIMEOUT, error=error)
+    return len(overdue)

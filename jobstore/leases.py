@@ -1,0 +1,206 @@
+"""Who may write what about a running job: claim, renew, record, release.
+
+A lease is a random token in the job's row. Every write of a worker goes through that row: no token,
+no write. A worker that slept past its lease finds the token gone and writes nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sqlalchemy import delete, select
+
+from jobstore.database import now as database_now
+from jobstore.events import NewEvent, add_events
+from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
+from jobstore.metrics import Point, write_points
+from jobstore.tables import Artifact, Dataset, Job, Metric
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+class LeaseLost(Exception):
+    """Another worker owns the job now, or nobody does; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to run one attempt of one job."""
+
+    job_id: str
+    token: str
+    attempt: int
+    spec: dict[str, Any]
+    limits: dict[str, Any]
+    runtime_seconds: float
+    dataset_key: str
+    dataset_sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker has to tell since its last report; None leaves a field as it is."""
+
+    events: Sequence[NewEvent] = ()
+    points: Sequence[Point] = ()
+    progress: dict[str, Any] | None = None
+    current: dict[str, Any] | None = None
+
+
+def claim_next(session: Session, worker: str, device_classes: Collection[str], *, lease_seconds: float) -> Lease | None:
+    """Take the queued job whose turn it is, or None when there is none.
+
+    Highest priority first, then the one that was queued first. On PostgreSQL rows that another
+    worker is just taking are skipped; on SQLite the write transaction already excludes the others.
+    """
+    job = session.scalar(
+        select(Job)
+        .where(Job.status == JobStatus.QUEUED, Job.device_class.in_([*device_classes]))
+        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if job is None:
+        return None
+    now = database_now(session)
+    job.attempt += 1
+    job.lease_token = uuid4().hex
+    job.lease_expires_at = now + timedelta(seconds=lease_seconds)
+    job.worker_id = worker
+    job.progress = None
+    job.current = None
+    # An attempt starts from the first step: points of an attempt that was lost would lie beyond it.
+    session.execute(delete(Metric).where(Metric.job_id == job.id))
+    move(session, job, JobStatus.RUNNING, now=now, message=f"attempt {job.attempt} started on {worker}")
+    artifact = session.execute(
+        select(Artifact.key, Artifact.sha256)
+        .join(Dataset, Dataset.artifact_id == Artifact.id)
+        .where(Dataset.id == job.dataset_id)
+    ).one()
+    return Lease(
+        job_id=job.id,
+        token=job.lease_token,
+        attempt=job.attempt,
+        spec=job.spec,
+        limits=job.limits,
+        runtime_seconds=job.runtime_seconds,
+        dataset_key=artifact.key,
+        dataset_sha256=artifact.sha256 or "",
+    )
+
+
+def locked(session: Session, lease: Lease) -> Job:
+    """The job of a lease, read afresh under its row lock. Raises LeaseLost."""
+    job = session.scalar(
+        select(Job)
+        .where(Job.id == lease.job_id, Job.lease_token == lease.token)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if job is None:
+        raise LeaseLost(lease.job_id)
+    return job
+
+
+def renew(session: Session, lease: Lease, *, lease_seconds: float, runtime_seconds: float) -> None:
+    """Own the job for another `lease_seconds` from now. Raises LeaseLost."""
+    job = locked(session, lease)
+    job.lease_expires_at = database_now(session) + timedelta(seconds=lease_seconds)
+    job.runtime_seconds = runtime_seconds
+
+
+def record(session: Session, lease: Lease, report: Report) -> JobStatus:
+    """Write a report and return the job's state, in which a request to stop shows. Raises LeaseLost."""
+    job = locked(session, lease)
+    add_events(session, job, report.events, now=database_now(session))
+    write_points(session, job, report.points)
+    if report.progress is not None:
+        job.progress = report.progress
+    if report.current is not None:
+        job.current = report.current
+    return JobStatus(job.status)
+
+
+def finish(
+    session: Session,
+    lease: Lease,
+    to: JobStatus,
+    *,
+    message: str,
+    runtime_seconds: float,
+    reason: StatusReason | None = None,
+    error: dict[str, Any] | None = None,
+    result: dict[str, Any] | None = None,
+) -> None:
+    """End the attempt in a final state and give up the lease. Raises LeaseLost."""
+    job = locked(session, lease)
+    job.runtime_seconds = runtime_seconds
+    if result is not None:
+        job.result = result
+    move(session, job, to, now=database_now(session), message=message, reason=reason, error=error)
+
+
+def release(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
+    """Put the job back because its worker drains; does not count as a loss. Raises LeaseLost."""
+    job = locked(session, lease)
+    job.runtime_seconds = runtime_seconds
+    if job.status == JobStatus.RUNNING:
+        move(
+            session,
+            job,
+            JobStatus.QUEUED,
+            now=database_now(session),
+            message=message,
+            reason=StatusReason.WORKER_DRAINING,
+        )
+    else:
+        settle_loss(session, job, now=database_now(session), message=message)
+
+
+def lose(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
+    """The training process died: back to the queue, or failed after too many losses. Raises LeaseLost."""
+    job = locked(session, lease)
+    job.runtime_seconds = runtime_seconds
+    settle_loss(session, job, now=database_now(session), message=message)
+
+
+def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batch: int = 100) -> int:
+    """Take jobs away from workers whose lease ended longer than the grace ago; returns how many."""
+    expired = session.scalars(
+        select(Job)
+        .where(
+            Job.status.in_([*LEASED_STATUSES]),
+            Job.lease_expires_at < now - timedelta(seconds=grace_seconds),
+        )
+        .order_by(Job.lease_expires_at)
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job in expired:
+        message = f"worker {job.worker_id} stopped renewing its lease"
+        settle_loss(session, job, now=now, message=message)
+    return len(expired)
+
+
+def settle_loss(session: Session, job: Job, *, now: datetime, message: str) -> None:
+    """Move a job whose worker or training process died to where its state and its losses lead."""
+    status = JobStatus(job.status)
+    if status is JobStatus.CANCELLING:
+        move(session, job, JobStatus.CANCELLED, now=now, message="cancelled", reason=StatusReason.CANCELLED)
+    elif status is JobStatus.PAUSING:
+        move(session, job, JobStatus.PAUSED, now=now, message=message, reason=StatusReason.WORKER_LOST)
+    else:
+        job.losses += 1
+        allowed = job.limits["max_attempts"]
+        if job.losses >= allowed:
+            text = f"{message}; lost {job.losses} times, max_attempts is {allowed}"
+            error = {"type": StatusReason.WORKER_LOST, "code": "worker_lost", "message": text, "param": None}
+            move(session, job, JobStatus.FAILED, now=now, message=text, reason=StatusReason.WORKER_LOST, error=error)
+        else:
+            text = f"{message}; queued again ({job.losses} of {allowed} attempts lost)"
+            move(session, job, JobStatus.QUEUED, now=now, message=text, reason=StatusReason.WORKER_LOST)

@@ -1,0 +1,126 @@
+"""What keeps the store true while processes die: run by every API and worker, by one at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobstore.artifacts import ArtifactFolder, StorageFailed, forget, sweepable
+from jobstore.database import Database
+from jobstore.database import now as database_now
+from jobstore.jobs import fail_overdue
+from jobstore.leases import expire_leases
+from jobstore.lifecycle import LEASED_STATUSES, JobStatus
+from jobstore.settings import Settings
+from jobstore.tables import Job, Leader
+from jobstore.wakeups import Bell
+from jobstore.workers import DeviceClass, alive, forget_dead
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+LEADER = "upkeep"
+_log = logging.getLogger(__name__)
+
+
+def lead(session: Session, holder: str, *, seconds: float) -> bool:
+    """Take or keep the leader's row for `seconds`; False while another process holds it."""
+    now = database_now(session)
+    until = now + timedelta(seconds=seconds)
+    row = {"name": LEADER, "holder": holder, "expires_at": until}
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(sqlite.insert(Leader).values(row).on_conflict_do_nothing())
+    else:
+        session.execute(postgresql.insert(Leader).values(row).on_conflict_do_nothing())
+    taken = session.execute(
+        update(Leader)
+        .where(Leader.name == LEADER, or_(Leader.holder == holder, Leader.expires_at < now))
+        .values(holder=holder, expires_at=until)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(taken.rowcount)  # type: ignore[attr-defined]
+
+
+def classes_to_ring(session: Session) -> list[DeviceClass]:
+    """Device classes with queued jobs that a living worker has a free slot for."""
+    waiting = session.scalars(select(Job.device_class).where(Job.status == JobStatus.QUEUED).distinct()).all()
+    if not waiting:
+        return []
+    busy = dict(
+        session.execute(
+            select(Job.worker_id, func.count()).where(Job.status.in_([*LEASED_STATUSES])).group_by(Job.worker_id)
+        )
+        .tuples()
+        .all()
+    )
+    served = {
+        device for worker in alive(session) if worker.slots > busy.get(worker.id, 0) for device in worker.device_classes
+    }
+    return [DeviceClass(device) for device in waiting if device in served]
+
+
+class Upkeep:
+    """A thread that, while it leads, expires leases, fails overdue jobs, sweeps and rings."""
+
+    def __init__(
+        self,
+        database: Database,
+        artifacts: ArtifactFolder,
+        bell: Bell,
+        settings: Settings,
+        *,
+        also: Callable[[datetime], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._artifacts = artifacts
+        self._bell = bell
+        self._settings = settings
+        self._also = also
+        self._holder = uuid4().hex
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; its leadership runs out by itself."""
+        self._stop.set()
+        self._thread.join()
+
+    def once(self) -> bool:
+        """One pass; False when another process leads."""
+        with self._database.write() as session:
+            if not lead(session, self._holder, seconds=max(10.0, 3 * self._settings.upkeep_seconds)):
+                return False
+            now = database_now(session)
+            expire_leases(session, now=now, grace_seconds=self._settings.lease_grace_seconds)
+            fail_overdue(session, now=now)
+            forget_dead(session, now=now)
+            doomed = sweepable(session, now=now)
+            waiting = classes_to_ring(session)
+        for artifact_id, key in doomed:
+            self._artifacts.delete(key)
+            with self._database.write() as session:
+                forget(session, artifact_id)
+        for device_class in waiting:
+            self._bell.ring(device_class)
+        if self._also is not None:
+            self._also(now)
+        return True
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.upkeep_seconds):
+            try:
+                self.once()
+            except (SQLAlchemyError, StorageFailed, OSError) as error:
+                # The database or the disk is away: the next pass tries again.
+                _log.warning("upkeep pass failed: %s", type(error).__name__)

@@ -1,0 +1,80 @@
+"""The bell: a Celery message that says "look at the queue", and names no job.
+
+The database is the queue. A wake-up that is lost, doubled or late costs nothing: whoever hears one
+claims what is next, and upkeep rings again while jobs wait.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from jobstore.settings import Settings
+from jobstore.workers import DeviceClass
+
+WAKE_TASK = "pals.wake"
+_log = logging.getLogger(__name__)
+
+
+def queue_name(device: DeviceClass) -> str:
+    """The Celery queue of a device class; `auto` jobs are announced on every queue."""
+    return f"pals.{device}"
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery application of producers and workers alike."""
+    app = Celery("pals", broker=settings.resolved_broker_url)
+    options: dict[str, object] = {}
+    if settings.broker_url is None:
+        for name in ("messages", "control"):
+            (settings.broker_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        options = {
+            "data_folder_in": str(settings.broker_dir / "messages"),
+            "data_folder_out": str(settings.broker_dir / "messages"),
+            "control_folder": str(settings.broker_dir / "control"),
+            "polling_interval": 0.1,
+        }
+    else:
+        options = {"socket_connect_timeout": 2, "socket_timeout": 10, "max_retries": 1}
+    app.conf.update(
+        broker_transport_options=options,
+        broker_connection_timeout=2,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_acks_late=False,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        task_publish_retry=False,
+        task_default_queue=queue_name(DeviceClass.CPU),
+        # A bell nobody heard within a minute is rung again by upkeep; old ones must not pile up.
+        task_default_expires=60,
+    )
+    return app
+
+
+class Bell:
+    """Rings the workers of a device class. Never fails: what it cannot send, upkeep sends later."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._celery = make_celery(settings)
+
+    def ring(self, device_class: DeviceClass) -> bool:
+        """Send wake-ups for jobs of `device_class`; False when the broker does not answer."""
+        devices = (DeviceClass.CPU, DeviceClass.CUDA) if device_class is DeviceClass.AUTO else (device_class,)
+        try:
+            for device in devices:
+                self._celery.send_task(WAKE_TASK, queue=queue_name(device), expires=60, retry=False)
+        except (OperationalError, OSError) as error:
+            _log.warning("wake-up not sent (%s); upkeep repeats it", type(error).__name__)
+            return False
+        return True
+
+    def close(self) -> None:
+        self._celery.close()
