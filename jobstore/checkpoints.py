@@ -11,11 +11,12 @@ from sqlalchemy import select
 from jobstore.artifacts import StoredBlob, mark_deleting, publish
 from jobstore.database import now as database_now
 from jobstore.ids import Prefix, new_id
-from jobstore.leases import Lease, locked
 from jobstore.tables import Checkpoint
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+    from jobstore.tables import Job
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,12 @@ class NewCheckpoint:
     metrics: dict[str, Any] | None
 
 
-def add_checkpoint(session: Session, lease: Lease, new: NewCheckpoint) -> Checkpoint:
-    """Publish a checkpoint of a running job. Raises LeaseLost.
+def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint:
+    """Publish a checkpoint of a job that was read under its row lock.
 
     One of the same step is replaced, and keeps its id; those that are now neither best nor last are
     removed, so a job holds two at most.
     """
-    job = locked(session, lease)
     publish(session, new.artifact_id, new.blob)
     now = database_now(session)
     mine: Checkpoint | None = None

@@ -61,6 +61,7 @@ def create_job(session: Session, new: NewJob) -> Job:
         losses=0,
         runtime_seconds=0.0,
         event_seq=0,
+        report_seq=0,
     )
     session.add(job)
     session.flush()

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete, select
 
+from jobstore.checkpoints import NewCheckpoint, add_checkpoint
 from jobstore.database import now as database_now
 from jobstore.events import NewEvent, add_events
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
@@ -44,12 +45,18 @@ class Lease:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker has to tell since its last report; None leaves a field as it is."""
+    """What a worker has to tell since its last report; None leaves a field as it is.
 
+    `number` counts the reports of an attempt from 1, so that a report whose commit succeeded but was
+    never acknowledged is not written again.
+    """
+
+    number: int
     events: Sequence[NewEvent] = ()
     points: Sequence[Point] = ()
     progress: dict[str, Any] | None = None
     current: dict[str, Any] | None = None
+    checkpoint: NewCheckpoint | None = None
 
 
 def claim_next(session: Session, worker: str, device_classes: Collection[str], *, lease_seconds: float) -> Lease | None:
@@ -72,6 +79,7 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
     job.lease_token = uuid4().hex
     job.lease_expires_at = now + timedelta(seconds=lease_seconds)
     job.worker_id = worker
+    job.report_seq = 0
     job.progress = None
     job.current = None
     # An attempt starts from the first step: points of an attempt that was lost would lie beyond it.
@@ -114,9 +122,25 @@ def renew(session: Session, lease: Lease, *, lease_seconds: float, runtime_secon
     job.runtime_seconds = runtime_seconds
 
 
+def status_of(session: Session, lease: Lease) -> JobStatus:
+    """The job's state, read without a lock. Raises LeaseLost."""
+    status = session.scalar(select(Job.status).where(Job.id == lease.job_id, Job.lease_token == lease.token))
+    if status is None:
+        raise LeaseLost(lease.job_id)
+    return JobStatus(status)
+
+
 def record(session: Session, lease: Lease, report: Report) -> JobStatus:
-    """Write a report and return the job's state, in which a request to stop shows. Raises LeaseLost."""
+    """Write a report, whole and once, and return the job's state, in which a request to stop shows.
+
+    Raises LeaseLost.
+    """
     job = locked(session, lease)
+    if report.number <= job.report_seq:
+        return JobStatus(job.status)
+    job.report_seq = report.number
+    if report.checkpoint is not None:
+        add_checkpoint(session, job, report.checkpoint)
     add_events(session, job, report.events, now=database_now(session))
     write_points(session, job, report.points)
     if report.progress is not None:

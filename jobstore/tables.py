@@ -138,6 +138,7 @@ class Job(Base):
     losses: Mapped[int] = mapped_column(default=0)
     runtime_seconds: Mapped[float] = mapped_column(default=0.0)
     event_seq: Mapped[int] = mapped_column(default=0)
+    report_seq: Mapped[int] = mapped_column(default=0)
     lease_token: Mapped[str | None] = mapped_column(Id)
     lease_expires_at: Mapped[datetime | None]
     worker_id: Mapped[str | None] = mapped_column(Id)

@@ -66,6 +66,10 @@ class DataSpec(FrozenSpec):
         min_length=1,
         description="Columns (or series ids of a long table) to learn and forecast; null takes all numeric ones.",
     )
+    known_future: tuple[str, ...] = Field(
+        (), max_length=0, description="Columns whose future is known; none can be named yet."
+    )
+    series: Literal["joint"] = Field("joint", description="All columns are one multivariate window.")
     input_len: int | None = Field(
         None, ge=2, le=100_000, description="Steps of history in a window; 96, or 36 for weekly and slower data."
     )

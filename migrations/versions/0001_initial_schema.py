@@ -98,6 +98,7 @@ def upgrade() -> None:
         sa.Column("losses", sa.BigInteger(), nullable=False),
         sa.Column("runtime_seconds", sa.Float(), nullable=False),
         sa.Column("event_seq", sa.BigInteger(), nullable=False),
+        sa.Column("report_seq", sa.BigInteger(), nullable=False),
         sa.Column("lease_token", sa.String(length=40), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("worker_id", sa.String(length=40), nullable=True),
