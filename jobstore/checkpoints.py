@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from jobstore.artifacts import StoredBlob, mark_deleting, publish
 from jobstore.database import now as database_now
+from jobstore.events import EventType, NewEvent
 from jobstore.ids import Prefix, new_id
 from jobstore.tables import Checkpoint
 
@@ -67,6 +68,27 @@ def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint
     mine.created_at = now
     session.flush()
     return mine
+
+
+def checkpoint_saved(checkpoint: Checkpoint, new: NewCheckpoint) -> NewEvent:
+    """The event that announces a checkpoint."""
+    kind = "best" if new.is_best else "last"
+    return NewEvent(
+        EventType.CHECKPOINT,
+        f"{kind} checkpoint of epoch {new.epoch}: sparsity {new.sparsity:.3f}, {new.blob.size:,} bytes",
+        {
+            "checkpoint_id": checkpoint.id,
+            "step": new.step,
+            "epoch": new.epoch,
+            "is_best": new.is_best,
+            "is_last": new.is_last,
+            "sparsity": new.sparsity,
+            "validation_loss": new.validation_loss,
+            "metrics": new.metrics,
+            "bytes": new.blob.size,
+            "sha256": new.blob.sha256,
+        },
+    )
 
 
 def get_checkpoint(session: Session, tenant_id: str, checkpoint_id: str) -> Checkpoint | None:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete, select
 
-from jobstore.checkpoints import NewCheckpoint, add_checkpoint
+from jobstore.checkpoints import NewCheckpoint, add_checkpoint, checkpoint_saved
 from jobstore.database import now as database_now
 from jobstore.events import NewEvent, add_events
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
@@ -139,9 +139,11 @@ def record(session: Session, lease: Lease, report: Report) -> JobStatus:
     if report.number <= job.report_seq:
         return JobStatus(job.status)
     job.report_seq = report.number
+    events = [*report.events]
     if report.checkpoint is not None:
-        add_checkpoint(session, job, report.checkpoint)
-    add_events(session, job, report.events, now=database_now(session))
+        checkpoint = add_checkpoint(session, job, report.checkpoint)
+        events.append(checkpoint_saved(checkpoint, report.checkpoint))
+    add_events(session, job, events, now=database_now(session))
     write_points(session, job, report.points)
     if report.progress is not None:
         job.progress = report.progress

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     lease_grace_seconds: float = Field(
         10, gt=0, description="How long past its end a lease is respected, so that a frozen worker's child stops first."
     )
+    worker_slots: int = Field(
+        1, ge=1, le=256, description="Jobs one worker trains at once; they share its CPU threads."
+    )
     upkeep_seconds: float = Field(2, gt=0, description="Pause between two passes of upkeep.")
     max_upload_bytes: int = Field(2048 * MIB, gt=0, description="Largest dataset upload.")
     max_queued_jobs: int = Field(10_000, gt=0, description="Most unfinished jobs one tenant may have.")

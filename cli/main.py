@@ -1,0 +1,80 @@
+"""The `pals` command. Each command imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="pals",
+    help="Train sparse forecasters: a service, its worker, and a demonstration.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def serve() -> None:
+    """Run the embedded service on this host: the API and one worker."""
+    from cli.serve import serve as run
+
+    run()
+
+
+@app.command()
+def api() -> None:
+    """Run the HTTP API alone, against the configured database and broker."""
+    from api.server import run
+
+    from jobstore.settings import Settings
+
+    run(Settings())
+
+
+@app.command()
+def worker(
+    exit_with_parent: Annotated[
+        bool, typer.Option("--exit-with-parent", help="Stop when standard input ends.", hidden=True)
+    ] = False,
+) -> None:
+    """Run a worker that trains queued jobs, on the GPU where there is one."""
+    from jobstore.logs import configure
+    from jobstore.settings import Settings
+    from worker.run import run
+
+    settings = Settings()
+    configure(settings)
+    run(settings, exit_with_parent=exit_with_parent)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema to this version."""
+    from jobstore.database import open_database
+    from jobstore.schema import upgrade
+    from jobstore.settings import Settings
+
+    upgrade(open_database(Settings()))
+    typer.echo("the database is up to date")
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="Folder for the pictures and the checkpoint.")] = Path("demo"),
+) -> None:
+    """Train a sparse forecaster of atmospheric CO2 over HTTP and draw its forecast."""
+    from cli.demo import run
+
+    run(output_dir)
+
+
+def main() -> None:
+    """Entry point of the `pals` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The embedded service: the API in this process, one worker beside it that is restarted when it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from api.server import run as run_api
+
+from jobstore.database import open_database
+from jobstore.logs import configure
+from jobstore.schema import upgrade
+from jobstore.settings import Settings
+
+DRAIN_SECONDS = 20.0
+RESTART_SECONDS = (1.0, 30.0)
+_log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """One `pals worker` that lives as long as this object: restarted when it dies, never left behind."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._process = self._spawn()
+        self._thread = threading.Thread(target=self._watch, name="worker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let it put its jobs back, then end it."""
+        self._stopping.set()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(DRAIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._thread.join()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # Its own session: Ctrl-C reaches this process alone, which then lets the worker drain. Its
+        # standard input is never written to; it ends when this process does, however that happens.
+        return subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "worker", "--exit-with-parent"],
+            stdin=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parent.parent,
+            start_new_session=True,
+        )
+
+    def _watch(self) -> None:
+        pause, longest = RESTART_SECONDS
+        while True:
+            code = self._process.wait()
+            if self._stopping.wait(pause):
+                return
+            _log.error("the worker ended with status %d; starting another", code)
+            pause = min(2 * pause, longest)
+            self._process = self._spawn()
+
+
+@contextmanager
+def only_service(folder: Path) -> Iterator[None]:
+    """Hold the data folder's lock, or exit and say that another service uses the folder."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            typer.echo(f"another service already runs on {folder}; set PALS_DATA_DIR to use another folder", err=True)
+            raise typer.Exit(2) from None
+        yield
+
+
+def serve() -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    settings = Settings()
+    configure(settings)
+    with only_service(settings.root):
+        os.environ["PALS_DATA_DIR"] = str(settings.root)
+        database = open_database(settings)
+        upgrade(database)
+        database.close()
+        worker = WorkerProcess()
+        try:
+            run_api(settings)
+        finally:
+            worker.stop()

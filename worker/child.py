@@ -1,0 +1,163 @@
+"""A training process as its supervisor sees it: start, send, hear, kill."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ValidationError
+
+from worker.protocol import FromChild, Ready
+
+STDERR_TAIL_LINES = 40
+# What a training needs of the environment; everything else, credentials above all, stays out.
+INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TMPDIR",
+    "TZ",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_HOME",
+    "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+
+
+class TrainingProcess:
+    """One child: its own session (so that all it starts can be killed), pipes, and reader threads."""
+
+    def __init__(self) -> None:
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "worker.train"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd=Path(__file__).resolve().parent.parent,
+            start_new_session=True,
+        )
+        self._lines: queue.SimpleQueue[BaseModel | None] = queue.SimpleQueue()
+        self._errors: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
+        self.ready = threading.Event()
+        self.devices: Ready | None = None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._readers = [
+            threading.Thread(target=self._read_lines, args=(self._process.stdout,), daemon=True),
+            threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def send(self, line: BaseModel) -> None:
+        """Tell the child something; a child that is gone is noticed by `hear`."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(line.model_dump_json().encode() + b"\n")
+            self._process.stdin.flush()
+
+    def hear(self, timeout: float) -> BaseModel | None:
+        """The next line, or None after `timeout` seconds or at the end of its output."""
+        try:
+            return self._lines.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    @property
+    def finished_talking(self) -> bool:
+        """True when the child has exited and everything that it said was heard."""
+        return self.returncode is not None and not self._readers[0].is_alive() and self._lines.empty()
+
+    @property
+    def errors(self) -> str:
+        """The last lines of its standard error."""
+        self._readers[1].join(timeout=1)
+        return "\n".join(self._errors)
+
+    def kill(self) -> None:
+        """Kill the child and all that it started, and wait for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for reader in self._readers:
+            reader.join()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _read_lines(self, stream: IO[bytes]) -> None:
+        for raw in stream:
+            try:
+                line = FromChild.validate_json(raw)
+            except ValidationError:
+                self._errors.append(raw[:500].decode(errors="replace"))
+                continue
+            if isinstance(line, Ready):
+                self.devices = line
+                self.ready.set()
+            else:
+                self._lines.put(line)
+        self.ready.set()
+        self._lines.put(None)
+
+    def _read_errors(self, stream: IO[bytes]) -> None:
+        for raw in stream:
+            self._errors.append(raw.rstrip().decode(errors="replace")[:2000])
+
+
+class Standby:
+    """Keeps one child per slot that has imported torch; each is used once and replaced at once."""
+
+    def __init__(self, slots: int) -> None:
+        self._lock = threading.Lock()
+        self._idle = [TrainingProcess() for _ in range(slots)]
+        self._stopped = False
+
+    def peek(self) -> TrainingProcess:
+        """One of the waiting children, left where it is."""
+        return self._idle[0]
+
+    def take(self) -> TrainingProcess:
+        """A child for one job. One that died while it waited is replaced."""
+        with self._lock:
+            child = self._idle.pop(0)
+            if not self._stopped:
+                self._idle.append(TrainingProcess())
+        if child.returncode is not None:
+            child.kill()
+            return TrainingProcess()
+        return child
+
+    def stop(self) -> None:
+        """Kill the waiting children."""
+        with self._lock:
+            self._stopped = True
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.kill()

@@ -1,0 +1,117 @@
+"""The training process: imports torch, waits for one job, trains it, exits.
+
+It holds no database credentials. It exits by itself when its supervisor's end of the pipe closes,
+and when the lease runs out that the supervisor keeps renewing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel
+
+from pals_core.errors import ErrorCode, PalsError
+from pals_core.spec import Spec
+from pals_core.training.events import CheckpointSaved
+from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Ready, ToChild, Train
+
+
+class LeaseClock:
+    """Ends this process when the lease was not renewed in time, by the monotonic clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        threading.Thread(target=self._watch, name="lease", daemon=True).start()
+
+    def renew(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+
+    def _watch(self) -> None:
+        while time.monotonic() < self._deadline:
+            time.sleep(0.2)
+        os._exit(EXIT_LEASE_ENDED)
+
+
+def main() -> None:
+    """Speak the protocol on the standard streams; what else prints goes to standard error."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    import torch
+
+    from pals_core.training import trainer  # noqa: F401 (imported now, so that a job need not wait for it)
+
+    devices = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    lock = threading.Lock()
+
+    def say(line: BaseModel) -> None:
+        with lock:
+            output.write(line.model_dump_json() + "\n")
+            output.flush()
+
+    say(Ready(torch=torch.__version__, cuda_devices=devices))
+    first = sys.stdin.buffer.readline()
+    if not first:
+        return
+    job = ToChild.validate_json(first)
+    assert isinstance(job, Train)
+    clock = LeaseClock(job.lease_seconds)
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, clock), name="supervisor", daemon=True).start()
+    sys.exit(_train(job, say))
+
+
+def _listen(stream: IO[bytes], clock: LeaseClock) -> None:
+    for line in stream:
+        message = ToChild.validate_json(line)
+        if isinstance(message, LeaseRenewed):
+            clock.renew(message.seconds)
+    os._exit(EXIT_ORPHANED)
+
+
+def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
+    from pals_core.training.trainer import Trainer
+
+    from pals_core.data.table import read_table
+
+    output_dir = Path(job.output_dir)
+    outbox = output_dir / "outbox"
+    outbox.mkdir(parents=True, exist_ok=True)
+    try:
+        trainer = Trainer(
+            Spec.model_validate(job.spec),
+            read_table(Path(job.table_path)),
+            output_dir,
+            threads=job.threads,
+            dataset_sha256=job.dataset_sha256,
+        )
+        saved = 0
+        for event in trainer.run():
+            if isinstance(event, CheckpointSaved):
+                # The trainer may replace its file before the supervisor has stored it: a second
+                # name keeps these bytes until the supervisor removes it.
+                saved += 1
+                kept = outbox / f"{saved:06d}.pals.safetensors"
+                os.link(event.path, kept)
+                say(event.model_copy(update={"path": str(kept)}))
+            else:
+                say(event)
+    except PalsError as error:
+        param = error.problems[0].pointer if error.problems else None
+        say(Failed(code=error.code, message=error.message, param=param))
+    except MemoryError:
+        say(Failed(code=ErrorCode.OUT_OF_MEMORY, message="the training process ran out of memory"))
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()
