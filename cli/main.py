@@ -17,18 +17,21 @@ app = typer.Typer(
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    exit_with_parent: Annotated[
+        bool, typer.Option("--exit-with-parent", help="Stop when standard input ends.", hidden=True)
+    ] = False,
+) -> None:
     """Run the embedded service on this host: the API and one worker."""
     from cli.serve import serve as run
 
-    run()
+    run(exit_with_parent=exit_with_parent)
 
 
 @app.command()
 def api() -> None:
     """Run the HTTP API alone, against the configured database and broker."""
     from api.server import run
-
     from jobstore.settings import Settings
 
     run(Settings())

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
-from api.server import run as run_api
 
+from api.server import run as run_api
 from jobstore.database import open_database
 from jobstore.logs import configure
 from jobstore.schema import upgrade
@@ -79,10 +79,12 @@ def only_service(folder: Path) -> Iterator[None]:
         yield
 
 
-def serve() -> None:
-    """Run until SIGTERM or Ctrl-C."""
+def serve(*, exit_with_parent: bool = False) -> None:
+    """Run until SIGTERM or Ctrl-C; with `exit_with_parent`, also until standard input ends."""
     settings = Settings()
     configure(settings)
+    if exit_with_parent:
+        threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
     with only_service(settings.root):
         os.environ["PALS_DATA_DIR"] = str(settings.root)
         database = open_database(settings)
@@ -93,3 +95,9 @@ def serve() -> None:
             run_api(settings)
         finally:
             worker.stop()
+
+
+def _watch_parent() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
+from uuid import uuid4
 
 import fsspec
 from sqlalchemy import delete, select, update
@@ -106,7 +107,7 @@ class ArtifactFolder:
     def path(self, key: str) -> Path:
         """Where the bytes of `key` lie; refuses a key that leads out of the store."""
         path = self.root / key
-        if ".." in Path(key).parts or not path.is_relative_to(self.root):
+        if ".." in Path(key).parts or self.root not in path.parents:
             raise ValueError(f"not an artifact key: {key!r}")
         return path
 
@@ -149,9 +150,12 @@ class ArtifactFolder:
 
     def ping(self) -> None:
         """Raise StorageFailed unless a blob can be written."""
-        with self.writer(".ready") as writer:
+        # A name of its own: several processes may ask at the same moment.
+        key = f".ready-{uuid4().hex}"
+        with self.writer(key) as writer:
             writer.write(b"ready")
             writer.commit()
+        self.delete(key)
 
 
 def _reason(error: OSError) -> str:
@@ -179,12 +183,17 @@ def get_artifact(session: Session, artifact_id: str) -> Artifact:
 
 
 def publish(session: Session, artifact_id: str, blob: StoredBlob) -> None:
-    """Say that the bytes are whole; belongs into the transaction that refers to them."""
-    session.execute(
+    """Say that the bytes are whole; belongs into the transaction that refers to them.
+
+    Raises StorageFailed when the sweep took them for abandoned meanwhile.
+    """
+    published = session.execute(
         update(Artifact)
         .where(Artifact.id == artifact_id, Artifact.status == PENDING)
         .values(status=PUBLISHED, sha256=blob.sha256, size=blob.size)
     )
+    if published.rowcount == 0:  # type: ignore[attr-defined]
+        raise StorageFailed("the artifact store failed: the bytes were swept before anything referred to them")
 
 
 def mark_deleting(session: Session, artifact_id: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from jobstore.artifacts import StoredBlob, mark_deleting, publish
 from jobstore.database import now as database_now
@@ -78,6 +79,16 @@ def finish_audit(
     dataset.profile = profile
     dataset.error = error
     dataset.audit_expires_at = None
+
+
+def renew_audits(session: Session, dataset_ids: Collection[str], *, now: datetime, audit_seconds: float) -> None:
+    """Own the audits of these datasets for `audit_seconds` from now; those that have ended are left alone."""
+    session.execute(
+        update(Dataset)
+        .where(Dataset.id.in_([*dataset_ids]), Dataset.status == DatasetStatus.AUDITING)
+        .values(audit_expires_at=now + timedelta(seconds=audit_seconds))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def take_stale_audits(session: Session, *, now: datetime, audit_seconds: float, batch: int = 10) -> list[str]:

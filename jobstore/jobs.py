@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import and_, delete, extract, func, or_, select
 
 from jobstore.artifacts import mark_deleting
 from jobstore.database import now as database_now
 from jobstore.events import EventType, NewEvent, add_events
 from jobstore.ids import Prefix, new_id
-from jobstore.lifecycle import FINAL_STATUSES, JobStatus, StatusReason, move
+from jobstore.lifecycle import FINAL_STATUSES, LEASED_STATUSES, JobStatus, StatusReason, move
 from jobstore.pages import Page, page
 from jobstore.tables import Checkpoint, Event, Job, Metric
 
@@ -140,6 +141,25 @@ def jobs_ahead(session: Session, job: Job) -> int:
     )
 
 
+def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
+    """`jobs_ahead` of those of these jobs that are queued, in one query."""
+    turn = func.row_number().over(partition_by=Job.device_class, order_by=(Job.priority.desc(), Job.queued_at, Job.id))
+    queue = select(Job.id, turn.label("turn")).where(Job.status == JobStatus.QUEUED).subquery()
+    rows = session.execute(select(queue.c.id, queue.c.turn).where(queue.c.id.in_([*job_ids])))
+    return {row.id: row.turn - 1 for row in rows}
+
+
+def jobs_of_workers(session: Session) -> dict[str, list[str]]:
+    """The ids of the jobs each worker holds, by the worker's id."""
+    held: dict[str, list[str]] = {}
+    rows = session.execute(
+        select(Job.worker_id, Job.id).where(Job.status.in_([*LEASED_STATUSES]), Job.worker_id.is_not(None))
+    )
+    for worker_id, job_id in rows.tuples():
+        held.setdefault(worker_id or "", []).append(job_id)
+    return held
+
+
 def cancel(session: Session, job: Job) -> None:
     """Ask a job, read under its lock, to stop; harmless when it already stops or has ended.
 
@@ -174,9 +194,10 @@ def delete_job(session: Session, job: Job) -> None:
 def fail_overdue(session: Session, *, now: datetime, batch: int = 100) -> int:
     """Fail queued jobs that waited longer than their `max_pending_seconds`; returns how many."""
     limit = Job.limits["max_pending_seconds"].as_float()
+    # SQLite counts whole seconds, so the rows it finds are looked at again below.
     candidates = session.scalars(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, limit.is_not(None))
+        .where(Job.status == JobStatus.QUEUED, extract("epoch", Job.queued_at) + limit < now.timestamp())
         .order_by(Job.queued_at)
         .limit(batch)
         .with_for_update(skip_locked=True)

@@ -13,6 +13,7 @@ from jobstore.settings import Settings
 def configure(settings: Settings) -> None:
     """Send the logs of this process to standard error in one format."""
     shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -33,6 +34,8 @@ def configure(settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    for chatty in ("kombu.connection", "celery.worker.strategy", "celery.app.trace", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(logging.WARNING if settings.log_level != "debug" else logging.DEBUG)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 class Settings(BaseSettings):
     """Where things are and how much is allowed; one field, one environment variable."""
 
-    model_config = SettingsConfigDict(env_prefix="PALS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PALS_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port the API listens on; 0 takes a free one.")

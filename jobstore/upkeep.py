@@ -54,13 +54,8 @@ def classes_to_ring(session: Session) -> list[DeviceClass]:
     waiting = session.scalars(select(Job.device_class).where(Job.status == JobStatus.QUEUED).distinct()).all()
     if not waiting:
         return []
-    busy = dict(
-        session.execute(
-            select(Job.worker_id, func.count()).where(Job.status.in_([*LEASED_STATUSES])).group_by(Job.worker_id)
-        )
-        .tuples()
-        .all()
-    )
+    leased = select(Job.worker_id, func.count()).where(Job.status.in_([*LEASED_STATUSES])).group_by(Job.worker_id)
+    busy = dict(session.execute(leased).all())
     served = {
         device for worker in alive(session) if worker.slots > busy.get(worker.id, 0) for device in worker.device_classes
     }
@@ -107,14 +102,19 @@ class Upkeep:
             forget_dead(session, now=now)
             doomed = sweepable(session, now=now)
             waiting = classes_to_ring(session)
-        for artifact_id, key in doomed:
-            self._artifacts.delete(key)
-            with self._database.write() as session:
-                forget(session, artifact_id)
         for device_class in waiting:
             self._bell.ring(device_class)
         if self._also is not None:
             self._also(now)
+        # Last, so that a file that cannot be removed holds up nothing else.
+        for artifact_id, key in doomed:
+            try:
+                self._artifacts.delete(key)
+            except OSError as error:
+                _log.warning("artifact %s not removed yet: %s", artifact_id, type(error).__name__)
+                continue
+            with self._database.write() as session:
+                forget(session, artifact_id)
         return True
 
     def _run(self) -> None:

@@ -23,8 +23,8 @@ def queue_name(device: DeviceClass) -> str:
     return f"pals.{device}"
 
 
-def make_celery(settings: Settings) -> Celery:
-    """The Celery application of producers and workers alike."""
+def make_celery(settings: Settings, *, reply_seconds: float = 10) -> Celery:
+    """The Celery application of producers and workers alike; a Redis that is silent longer counts as down."""
     app = Celery("pals", broker=settings.resolved_broker_url)
     options: dict[str, object] = {}
     if settings.broker_url is None:
@@ -37,7 +37,7 @@ def make_celery(settings: Settings) -> Celery:
             "polling_interval": 0.1,
         }
     else:
-        options = {"socket_connect_timeout": 2, "socket_timeout": 10, "max_retries": 1}
+        options = {"socket_connect_timeout": 2, "socket_timeout": reply_seconds, "max_retries": 1}
     app.conf.update(
         broker_transport_options=options,
         broker_connection_timeout=2,
@@ -63,7 +63,8 @@ class Bell:
     """Rings the workers of a device class. Never fails: what it cannot send, upkeep sends later."""
 
     def __init__(self, settings: Settings) -> None:
-        self._celery = make_celery(settings)
+        # Whoever posted a job is waiting meanwhile.
+        self._celery = make_celery(settings, reply_seconds=2)
 
     def ring(self, device_class: DeviceClass) -> bool:
         """Send wake-ups for jobs of `device_class`; False when the broker does not answer."""
@@ -73,6 +74,15 @@ class Bell:
                 self._celery.send_task(WAKE_TASK, queue=queue_name(device), expires=60, retry=False)
         except (OperationalError, OSError) as error:
             _log.warning("wake-up not sent (%s); upkeep repeats it", type(error).__name__)
+            return False
+        return True
+
+    def reachable(self) -> bool:
+        """True when the broker answers."""
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+        except (OperationalError, OSError):
             return False
         return True
 

@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from typing import Any
 
+from celery.platforms import SecurityWarning
 from celery.signals import worker_shutting_down
 from sqlalchemy.exc import DBAPIError
 
@@ -138,6 +140,8 @@ def run(settings: Settings, *, exit_with_parent: bool = False) -> None:
     worker.start()
     gpus = ", ".join(identity.details["gpus"]) or "no GPU"
     _log.info("worker %s: %d slot(s), %d CPU thread(s) each, %s", identity.id, identity.slots, worker.threads, gpus)
+    # Celery warns that root may be handed pickles; only JSON is accepted here.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     devices = [DeviceClass.CUDA, DeviceClass.CPU] if identity.details["gpus"] else [DeviceClass.CPU]
     try:
         celery.Worker(

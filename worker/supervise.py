@@ -26,9 +26,13 @@ from pals_core.errors import ErrorCode
 from pals_core.training.events import CheckpointSaved, Finished
 from worker.child import TrainingProcess
 from worker.narrate import Narrator
-from worker.protocol import Failed, LeaseRenewed, Train
+from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Train
 
 T = TypeVar("T")
+STOPPED_ITSELF = {
+    EXIT_LEASE_ENDED: "stopped because its lease was not renewed in time",
+    EXIT_ORPHANED: "stopped because its supervisor was gone",
+}
 _log = logging.getLogger(__name__)
 
 HEAR_SECONDS = 0.25
@@ -214,10 +218,8 @@ class Supervisor:
             failed = self._failed
             reason = REASONS.get(failed.code, StatusReason.INTERNAL)
             self._end_failed(reason, failed.code, failed.message, param=failed.param)
-        elif code < 0:
-            name = signal.Signals(-code).name
-            hint = "; often the system's answer to a lack of memory" if -code == signal.SIGKILL else ""
-            text = f"the training process was killed by {name}{hint}"
+        elif code < 0 or code in STOPPED_ITSELF:
+            text = f"the training process {_cause_of_death(code)}"
             runtime = self._runtime()
             self._write(lambda session: lose(session, self._lease, message=text, runtime_seconds=runtime))
         else:
@@ -268,3 +270,11 @@ class Supervisor:
                     raise LeaseLost(self._lease.job_id) from error
                 _log.warning("job %s: the database is away (%s)", self._lease.job_id, type(error).__name__)
                 time.sleep(DATABASE_RETRY_SECONDS)
+
+
+def _cause_of_death(code: int) -> str:
+    """What an exit status that is a loss, not a failure, says to a person."""
+    if code in STOPPED_ITSELF:
+        return STOPPED_ITSELF[code]
+    hint = "; often the system's answer to a lack of memory" if -code == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{hint}"

@@ -6,6 +6,7 @@ and when the lease runs out that the supervisor keeps renewing.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -13,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from pydantic import BaseModel
 
@@ -57,17 +57,19 @@ def main() -> None:
             output.flush()
 
     say(Ready(torch=torch.__version__, cuda_devices=devices))
-    first = sys.stdin.buffer.readline()
+    # Unbuffered: a reader that waits in a buffer's lock would abort the interpreter's shutdown.
+    supervisor = io.FileIO(sys.stdin.fileno(), closefd=False)
+    first = supervisor.readline()
     if not first:
         return
     job = ToChild.validate_json(first)
     assert isinstance(job, Train)
     clock = LeaseClock(job.lease_seconds)
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, clock), name="supervisor", daemon=True).start()
+    threading.Thread(target=_listen, args=(supervisor, clock), name="supervisor", daemon=True).start()
     sys.exit(_train(job, say))
 
 
-def _listen(stream: IO[bytes], clock: LeaseClock) -> None:
+def _listen(stream: io.FileIO, clock: LeaseClock) -> None:
     for line in stream:
         message = ToChild.validate_json(line)
         if isinstance(message, LeaseRenewed):
@@ -76,9 +78,8 @@ def _listen(stream: IO[bytes], clock: LeaseClock) -> None:
 
 
 def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
-    from pals_core.training.trainer import Trainer
-
     from pals_core.data.table import read_table
+    from pals_core.training.trainer import Trainer
 
     output_dir = Path(job.output_dir)
     outbox = output_dir / "outbox"

@@ -1,0 +1,95 @@
+# For GNU make 3.81 and newer and any POSIX shell. `make help` lists what there is to do.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := requirements.lock
+PACKAGES := api cli jobstore migrations pals_client pals_core worker
+UV := uv==0.13.8
+
+PYTHON_FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c $(LOCK)
+SIZE := about 300 MB
+
+ifeq ($(shell uname -s),Linux)
+ifeq ($(PALS_TORCH),cpu)
+SIZE := about 400 MB (PyTorch without CUDA)
+PIP_INSTALL += --extra-index-url https://download.pytorch.org/whl/cpu
+else
+SIZE := up to 3 GB (PyTorch with CUDA); PALS_TORCH=cpu makes it about 400 MB
+endif
+endif
+
+.PHONY: help demo serve test check lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "ARGS='...'      further arguments for demo, serve and test"
+	@echo "PYTHON=...      the Python to build $(VENV) with: 3.11, 3.12 or 3.13"
+	@echo "PALS_TORCH=cpu  on Linux, PyTorch without CUDA: a download of 400 MB instead of 3 GB"
+
+demo: $(VENV)/.runtime ## Train a sparse forecaster on example data and show what came out
+	$(BIN)/pals demo $(ARGS)
+
+serve: $(VENV)/.runtime ## Serve the API and one worker on this machine
+	$(BIN)/pals serve $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests; they start their own PostgreSQL and Redis
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## Check lint, formatting, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports --no-logo
+
+lock: $(VENV)/.python ## Choose the newest versions that fit and write requirements.lock
+	$(BIN)/python -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check '$(UV)'
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-header --no-annotate \
+	  --output-file build/resolved.txt pyproject.toml
+	grep '^#' $(LOCK) >build/$(LOCK)
+	grep -vE '^(nvidia-|cuda-|triton)' build/resolved.txt >>build/$(LOCK)
+	mv build/$(LOCK) $(LOCK)
+
+clean: ## Remove caches and build leftovers; the environment in .venv stays
+	rm -rf build .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# An environment whose Python is gone, or that came here with a moved or copied checkout, is of no use.
+ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && cat $(VENV)/.place 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.python
+endif
+
+# Each stamp is written last, so that the next make takes up an installation that was interrupted.
+$(VENV)/.python:
+	@if [ ! -e $(VENV)/.place ] && $(BIN)/python -c 'import pip; $(PYTHON_FITS)' 2>/dev/null; then \
+	  echo "Using the environment that is in $(VENV)"; echo '$(CURDIR)' >$(VENV)/.place; touch $@; exit 0; \
+	fi; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3.13 python3); do \
+	  "$$python" -c '$(PYTHON_FITS)' >/dev/null 2>&1 || continue; \
+	  if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$python cannot make virtual environments: its venv module is missing." >&2; \
+	    echo "On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$python"; \
+	  "$$python" -m venv --clear $(VENV) && echo '$(CURDIR)' >$(VENV)/.place && touch $@; \
+	  exit; \
+	done; \
+	echo "No Python 3.11, 3.12 or 3.13 found$(if $(PYTHON), at $(PYTHON)). Install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+$(VENV)/.runtime: $(VENV)/.python $(LOCK) pyproject.toml
+	@echo "Installing the versions in $(LOCK) into $(VENV). Still to download: $(SIZE)."
+	$(PIP_INSTALL) setuptools
+	$(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "Installing what the tests and checks need. Still to download: about 80 MB."
+	$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
+	@touch $@

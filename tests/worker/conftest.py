@@ -1,0 +1,244 @@
+"""A job store with datasets and jobs, and real worker processes that train them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from jobstore import schema
+from jobstore.artifacts import ArtifactFolder, new_artifact
+from jobstore.database import Database, open_database
+from jobstore.datasets import create_dataset, finish_audit
+from jobstore.events import events_after
+from jobstore.jobs import NewJob, cancel, create_job, get_job, lock
+from jobstore.lifecycle import FINAL_STATUSES, JobStatus
+from jobstore.settings import Settings
+from jobstore.tables import DEFAULT_TENANT, Event, Job
+from jobstore.wakeups import Bell
+from jobstore.workers import DeviceClass, alive
+from pals_core.data.audit import audit_table
+from pals_core.feasibility import resolve
+from pals_core.spec import Spec
+
+PATIENCE = 90.0
+LONG = {"epochs": 10_000, "patience": 10_000}
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """The first true answer of `condition`; fails when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := condition():
+            return answer
+        time.sleep(0.05)
+    return pytest.fail(f"waited {seconds:g} s in vain: {what}")
+
+
+@dataclass
+class RunningWorker:
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def training_child(self) -> psutil.Process:
+        """The training process: the older child, since the next one already stands by."""
+        children = eventually(
+            lambda: [c for c in psutil.Process(self.process.pid).children() if "worker.train" in " ".join(c.cmdline())],
+            "the worker has children",
+        )
+        return min(children, key=lambda child: child.create_time())
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@dataclass
+class Stack:
+    """One job store with its own folder, and the workers started on it."""
+
+    environment: dict[str, str]
+    settings: Settings
+    database: Database
+    workers: list[RunningWorker] = field(default_factory=list)
+
+    def add_dataset(self, steps: int = 400, columns: int = 2, *, explodes: bool = False) -> str:
+        """Upload a daily sine with noise, as the API would; one that `explodes` ends in values beyond float32."""
+        generator = np.random.default_rng(7)
+        start = np.datetime64("2020-01-01")
+        lines = ["date," + ",".join(f"c{i}" for i in range(columns))]
+        for step in range(steps):
+            values = np.sin(step / 7 + np.arange(columns)) + 0.1 * generator.standard_normal(columns)
+            if explodes:
+                values = np.full(columns, 0.0 if step < 0.7 * steps else 1e200)
+            lines.append(f"{start + step}," + ",".join(f"{value:.6g}" for value in values))
+        artifacts = ArtifactFolder(self.settings.resolved_artifacts_url)
+        with self.database.write() as session:
+            artifact = new_artifact(session, DEFAULT_TENANT, "datasets")
+            artifact_id, key = artifact.id, artifact.key
+        with artifacts.writer(key) as writer:
+            writer.write("\n".join(lines).encode())
+            blob = writer.commit()
+        with self.database.write() as session:
+            dataset = create_dataset(
+                session,
+                tenant_id=DEFAULT_TENANT,
+                name="sine",
+                media_type="text/csv",
+                artifact_id=artifact_id,
+                blob=blob,
+                audit_seconds=60,
+            )
+            profile = audit_table(artifacts.path(key))
+            finish_audit(session, dataset.id, profile=profile.model_dump(mode="json"), error=None)
+            self.profile = profile
+            self.dataset_key = key
+            return dataset.id
+
+    def add_job(
+        self,
+        dataset_id: str,
+        *,
+        training: dict[str, Any] | None = None,
+        model: dict[str, Any] | None = None,
+        method: dict[str, Any] | str = "pals",
+        ring: bool = True,
+        **limits: Any,
+    ) -> str:
+        """Queue a small training and ring the bell, as the API would."""
+        spec = Spec.model_validate(
+            {
+                "data": {"horizon": 4, "input_len": 8},
+                "model": model or {"name": "dlinear", "moving_avg": 3},
+                "method": method,
+                "training": {"epochs": 2, **(training or {})},
+            }
+        )
+        with self.database.write() as session:
+            job = create_job(
+                session,
+                NewJob(
+                    tenant_id=DEFAULT_TENANT,
+                    name="test",
+                    dataset_id=dataset_id,
+                    spec=resolve(spec, self.profile).model_dump(mode="json"),
+                    limits={"max_runtime_seconds": None, "max_pending_seconds": None, "max_attempts": 3} | limits,
+                    device_class=DeviceClass.CPU,
+                ),
+            )
+            job_id = job.id
+        if ring:
+            bell = Bell(self.settings)
+            bell.ring(DeviceClass.CPU)
+            bell.close()
+        return job_id
+
+    def start_worker(self, **environment: str) -> RunningWorker:
+        """Start `pals worker` and wait for its sign of life."""
+        with self.database.read() as session:
+            before = {worker.id for worker in alive(session)}
+        log = self.settings.root / f"worker-{len(self.workers)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "worker", "--exit-with-parent"],
+                stdin=subprocess.PIPE,
+                env={**os.environ, **self.environment, **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        worker = RunningWorker(process, log)
+        self.workers.append(worker)
+
+        def announced() -> bool:
+            if process.poll() is not None:
+                pytest.fail(f"the worker ended: {log.read_text()}")
+            with self.database.read() as session:
+                return any(row.id not in before for row in alive(session))
+
+        eventually(announced, "the worker announces itself")
+        return worker
+
+    def job(self, job_id: str) -> Job:
+        with self.database.read() as session:
+            job = get_job(session, DEFAULT_TENANT, job_id)
+            assert job is not None
+            return job
+
+    def events(self, job_id: str) -> list[Event]:
+        with self.database.read() as session:
+            return list(events_after(session, job_id, 0, 100_000))
+
+    def cancel(self, job_id: str) -> None:
+        with self.database.write() as session:
+            job = lock(session, job_id)
+            assert job is not None
+            cancel(session, job)
+
+    def wait_for_steps(self, job_id: str, attempt: int = 1) -> None:
+        """Until the job trains in this attempt."""
+        eventually(
+            lambda: (j := self.job(job_id)).attempt == attempt and j.progress and j.progress["step"] > 0,
+            f"attempt {attempt} of {job_id} makes steps",
+        )
+
+    def wait_for_status(self, job_id: str, status: JobStatus) -> Job:
+        def reached() -> Job | None:
+            job = self.job(job_id)
+            if job.status in FINAL_STATUSES and job.status != status:
+                pytest.fail(f"{job_id} is {job.status}, not {status}: {job.error}")
+            return job if job.status == status else None
+
+        job = eventually(reached, f"{job_id} becomes {status}")
+        assert isinstance(job, Job)
+        return job
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.send_signal(signal.SIGCONT)
+                worker.process.send_signal(signal.SIGTERM)
+        for worker in self.workers:
+            worker.process.wait(30)
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()
+
+
+@pytest.fixture
+def make_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Makes embedded stacks with leases short enough to wait for; stops them after the test."""
+    stacks: list[Stack] = []
+
+    def make(**environment: str) -> Stack:
+        environment = {
+            "PALS_DATA_DIR": str(tmp_path / f"data-{len(stacks)}"),
+            "PALS_LEASE_SECONDS": "6",
+            "PALS_LEASE_GRACE_SECONDS": "1",
+            "PALS_UPKEEP_SECONDS": "0.3",
+            **environment,
+        }
+        settings = Settings.model_validate({name[5:].lower(): value for name, value in environment.items()})
+        database = open_database(settings)
+        schema.upgrade(database)
+        stacks.append(Stack(environment, settings, database))
+        return stacks[-1]
+
+    yield make
+    for stack in stacks:
+        stack.stop()
+        stack.database.close()
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """The embedded stack."""
+    return make_stack()
