@@ -85,9 +85,10 @@ def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
     outbox = output_dir / "outbox"
     outbox.mkdir(parents=True, exist_ok=True)
     try:
+        spec = Spec.model_validate(job.spec)
         trainer = Trainer(
-            Spec.model_validate(job.spec),
-            read_table(Path(job.table_path)),
+            spec,
+            read_table(Path(job.table_path), spec.data.targets),
             output_dir,
             threads=job.threads,
             dataset_sha256=job.dataset_sha256,

@@ -18,6 +18,8 @@ class FindingCode(StrEnum):
     INFINITE_VALUE = "infinite_value"
     MISSING_VALUES = "missing_values"
     EMPTY_COLUMN = "empty_column"
+    IGNORED_COLUMN = "ignored_column"
+    DECIMAL_COMMA = "decimal_comma"
     CONSTANT_COLUMN = "constant_column"
     INVALID_TIME = "invalid_time"
     DUPLICATE_TIME = "duplicate_time"

@@ -1,0 +1,42 @@
+"""The audit of an uploaded file, and the profile of a table in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pals_core.data.files import raw_from_file
+from pals_core.data.parse import parse
+from pals_core.data.profile import Layout, TableProfile
+from pals_core.data.table import Table
+from pals_core.data.value_findings import find_in_values
+
+
+def audit_table(path: Path) -> TableProfile:
+    """Return the shape of a CSV, gzip'd CSV or Parquet file and everything that is wrong with it.
+
+    Raises InvalidTable only when it is not a readable table with a time column and a numeric one.
+    """
+    return parse(raw_from_file(path)).profile()
+
+
+def profile_of(table: Table) -> TableProfile:
+    """Return what `audit_table` would say of a file that holds this table; missing steps count as missing values."""
+    steps = len(table.times)
+    rows, no_cells = np.arange(2, steps + 2), np.array([], dtype=np.intp)
+    return TableProfile(
+        layout=Layout.WIDE,
+        time_column="time",
+        columns=table.columns,
+        rows=steps,
+        steps=steps,
+        start=table.times[0].to_pydatetime() if steps else None,
+        end=table.times[-1].to_pydatetime() if steps else None,
+        frequency=table.frequency,
+        findings=tuple(
+            finding
+            for position, name in enumerate(table.columns)
+            for finding in find_in_values(name, table.values[:, position], rows, no_cells, "")
+        ),
+    )

@@ -1,0 +1,96 @@
+"""Long tables: one row for each series and time, in columns unique_id, ds and y."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pals_core.data.clock import Clock
+from pals_core.data.content import Content, decimal_comma, ignored_column
+from pals_core.data.numbers import Numbers, read_numbers
+from pals_core.data.profile import Finding, FindingCode, Severity
+from pals_core.data.raw import LONG_TIME, LONG_VALUE, MAX_COLUMNS, SERIES_ID, RawTable, unreadable_table
+from pals_core.data.time_column import TimeColumn
+from pals_core.data.value_findings import find_in_values
+
+Positions = npt.NDArray[np.intp]
+
+
+def parse_long(raw: RawTable, time_column: TimeColumn) -> Content:
+    """Turn the series into columns, in the order of their first rows, over the times most of them share.
+
+    Raises InvalidTable when y holds no numbers, a row names no series, or there are too many of them.
+    """
+    members = _members(raw)
+    numbers = read_numbers(raw.frame[LONG_VALUE], decimal_comma=raw.decimal_comma)
+    if numbers is None:
+        raise unreadable_table(f"column {LONG_VALUE!r} holds no numbers", column=LONG_VALUE)
+    value_findings = [ignored_column(name) for name in raw.unreadable]
+    value_findings += [
+        ignored_column(name) for name in raw.frame.columns if name not in (SERIES_ID, LONG_TIME, LONG_VALUE)
+    ]
+    if numbers.decimal_comma:
+        value_findings.append(decimal_comma(LONG_VALUE))
+
+    readable = np.asarray(time_column.times.notna())
+    ordered: dict[str, Positions] = {}
+    time_findings: list[Finding] = []
+    for name, positions in members.items():
+        value_findings += _value_findings(raw, numbers, name, positions)
+        positions = positions[readable[positions]]
+        order, found = Clock(time_column.times[positions], raw.rows[positions], name).in_order()
+        time_findings += found
+        ordered[name] = positions[order]
+
+    signatures = {name: time_column.times.asi8[positions].tobytes() for name, positions in ordered.items()}
+    usual = Counter(signatures.values()).most_common(1)[0][0]
+    model = next(name for name, signature in signatures.items() if signature == usual)
+    times = time_column.times[ordered[model]]
+    series: dict[str, npt.NDArray[np.float64]] = {}
+    for name, positions in ordered.items():
+        if signatures[name] == usual:
+            series[name] = numbers.values[positions]
+            continue
+        own = time_column.times[positions]
+        aligned = np.full(len(times), np.nan)
+        shared = own.get_indexer(times)
+        aligned[shared >= 0] = numbers.values[positions][shared[shared >= 0]]
+        series[name] = aligned
+        time_findings.append(_unequal(name, own, model, times))
+    return Content(times, raw.rows[ordered[model]], series, tuple(time_findings), tuple(value_findings))
+
+
+def _members(raw: RawTable) -> dict[str, Positions]:
+    """The positions of each series' rows, in the order of the file."""
+    codes, names = pd.factorize(raw.frame[SERIES_ID])
+    nameless = np.flatnonzero(codes < 0)
+    if len(nameless):
+        row = int(raw.rows[nameless[0]])
+        raise unreadable_table(f"row {row} has no {SERIES_ID}; name the series of every row", row=row, column=SERIES_ID)
+    if len(names) > MAX_COLUMNS:
+        raise unreadable_table(f"the table has {len(names)} series; at most {MAX_COLUMNS} can be read")
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.diff(codes[order])) + 1
+    return dict(zip((str(name) for name in names), np.split(order, starts), strict=True))
+
+
+def _value_findings(raw: RawTable, numbers: Numbers, name: str, positions: Positions) -> tuple[Finding, ...]:
+    unreadable = np.flatnonzero(np.isin(positions, numbers.unreadable)) if len(numbers.unreadable) else positions[:0]
+    example = str(raw.frame[LONG_VALUE].iloc[positions[unreadable[0]]]) if len(unreadable) else ""
+    return find_in_values(name, numbers.values[positions], raw.rows[positions], unreadable, example)
+
+
+def _unequal(name: str, own: pd.DatetimeIndex, model: str, times: pd.DatetimeIndex) -> Finding:
+    missing, surplus = len(times.difference(own)), len(own.difference(times))
+    return Finding(
+        severity=Severity.ERROR,
+        code=FindingCode.UNEQUAL_SERIES,
+        message=f"series {name!r} does not share the times of {model!r} and most others: {missing} are missing, "
+        f"{surplus} are its own",
+        remedy="give every series the same times, with y empty where it is unknown, or leave the series out",
+        column=name,
+        count=missing + surplus,
+    )

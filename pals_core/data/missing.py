@@ -1,0 +1,51 @@
+"""Missing values: refused, or filled inside each part of the split from that part alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pals_core.data.split import Part, Parts
+from pals_core.errors import InvalidTable, Problem
+from pals_core.spec import MissingPolicy
+
+Values = npt.NDArray[np.float64]
+
+
+def fill_missing(values: Values, parts: Parts, policy: MissingPolicy, columns: tuple[str, ...]) -> Values:
+    """Return `values`, [steps, C], without NaN in the rows of `parts`; rows outside them are left as they are.
+
+    `interpolate` is linear in time steps between a part's own known values, `ffill` repeats its last known value. At a
+    part's edges, where there is no value on one side, the nearest known value of the same part is repeated. Raises
+    InvalidTable for a gap under the `error` policy, and for a column that has no value at all in a part.
+    """
+    filled = values.copy()
+    for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        rows = filled[part.start : part.stop]
+        for position in np.flatnonzero(np.isnan(rows).any(axis=0)):
+            rows[:, position] = _filled(rows[:, position], part, policy, columns[position], name)
+    return filled
+
+
+def _filled(series: Values, part: Part, policy: MissingPolicy, column: str, part_name: str) -> Values:
+    known = np.flatnonzero(~np.isnan(series))
+    if policy is MissingPolicy.ERROR:
+        first = part.start + int(np.flatnonzero(np.isnan(series))[0])
+        raise _invalid(
+            f"column {column!r} misses {len(series) - len(known)} values in the {part_name} part, the first at time "
+            f"step {first + 1}; fill them, or choose the missing policy interpolate or ffill",
+            column,
+        )
+    if not len(known):
+        raise _invalid(
+            f"column {column!r} has no value at all in the {part_name} part; leave it out of the targets", column
+        )
+    steps = np.arange(len(series))
+    if policy is MissingPolicy.INTERPOLATE:
+        return np.interp(steps, known, series[known])
+    latest_known = np.searchsorted(known, steps, side="right") - 1
+    return series[known[np.maximum(latest_known, 0)]]
+
+
+def _invalid(message: str, column: str) -> InvalidTable:
+    return InvalidTable(message, (Problem(message, pointer="/data/missing", column=column),))

@@ -1,0 +1,42 @@
+"""Scaling to zero mean and unit variance, learnt from the training part alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pals_core.errors import InvalidTable, Problem
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Mean and population standard deviation of each column, [C] each; a constant column has standard deviation 1."""
+
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, values: npt.NDArray[np.float64]) -> Scaler:
+        """Learn the scaling from the training rows, [n, C], none missing.
+
+        Raises InvalidTable when the values are so large that their variance is not a number.
+        """
+        # The spread decides, not the computed deviation: that of a constant 0.1 is 1e-17, not 0.
+        with np.errstate(over="ignore", invalid="ignore"):
+            constant = values.max(axis=0) == values.min(axis=0)
+            mean = np.where(constant, values[0], values.mean(axis=0))
+            std = np.where(constant, 1.0, values.std(axis=0))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            message = "the values are too large for their variance to be computed; divide them by a power of ten"
+            raise InvalidTable(message, (Problem(message),))
+        return cls(mean, np.where(std == 0, 1.0, std))
+
+    def scale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return `values`, [..., C] in the data's units, in scaled units."""
+        return (values - self.mean) / self.std
+
+    def unscale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return `values`, [..., C] in scaled units, in the data's units."""
+        return values * self.std + self.mean

@@ -1,0 +1,45 @@
+"""Embeddings of a window's values and calendar features.
+
+Shapes: B batch, T time steps, C columns, F calendar features, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class DataEmbedding(nn.Module):
+    """Circular convolution of the values + linear map of the calendar features + sinusoidal position, then dropout.
+
+    [B, T, C] and [B, T, F] to [B, T, D]. Without calendar features (yearly data) there is no calendar layer.
+    Convolution and calendar layer have no bias (Informer's embedding, arXiv 2012.07436, appendix B).
+    """
+
+    position: Tensor
+
+    def __init__(self, columns: int, calendar_features: int, d_model: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.value = nn.Conv1d(columns, d_model, kernel_size=3, padding=1, padding_mode="circular", bias=False)
+        nn.init.kaiming_normal_(self.value.weight, mode="fan_in", nonlinearity="leaky_relu")
+        self.calendar = nn.Linear(calendar_features, d_model, bias=False) if calendar_features else None
+        self.register_buffer("position", sinusoidal_position(length, d_model), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
+        embedded: Tensor = self.value(values.transpose(1, 2)).transpose(1, 2) + self.position
+        if self.calendar is not None:
+            embedded = embedded + self.calendar(marks)
+        return self.dropout(embedded)  # type: ignore[no-any-return]
+
+
+def sinusoidal_position(length: int, d_model: int) -> Tensor:
+    """Return the fixed position code, [length, D]: base 10000, sines at even and cosines at odd channels."""
+    steps = torch.arange(length, dtype=torch.float32).unsqueeze(1)
+    rates = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * (-math.log(10_000.0) / d_model))
+    code = torch.zeros(length, d_model)
+    code[:, 0::2] = torch.sin(steps * rates)
+    code[:, 1::2] = torch.cos(steps * rates)
+    return code

@@ -1,0 +1,35 @@
+"""DLinear: one linear layer for the trend, one for the remainder.
+
+Shapes: B batch, L input steps, H horizon, C columns.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pals_core.data.lengths import WindowLengths
+from pals_core.layers.decomposition import decompose
+from pals_core.layers.linear import PerColumnLinear
+from pals_core.spec import DLinearSpec
+
+
+class DLinear(nn.Module):
+    """Sum of two linear forecasts over time (arXiv 2205.13504); reads neither the calendar nor the decoder's input."""
+
+    def __init__(self, spec: DLinearSpec, lengths: WindowLengths, columns: int, calendar_features: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.moving_avg = spec.moving_avg
+
+        def over_time() -> nn.Module:
+            if spec.per_column:
+                return PerColumnLinear(columns, lengths.input_len, lengths.horizon)
+            return nn.Linear(lengths.input_len, lengths.horizon)
+
+        self.remainder = over_time()
+        self.trend = over_time()
+
+    def forward(self, x_enc: Tensor, x_mark_enc: Tensor, x_dec: Tensor, x_mark_dec: Tensor) -> Tensor:  # noqa: ARG002
+        """Forecast [B, H, C] from [B, L, C]."""
+        remainder, trend = decompose(x_enc, self.moving_avg)
+        forecast: Tensor = self.remainder(remainder.transpose(1, 2)) + self.trend(trend.transpose(1, 2))
+        return forecast.transpose(1, 2)

@@ -1,0 +1,38 @@
+"""Scaling is undone exactly and copes with columns that do not vary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pals_core.data.scaling import Scaler
+from pals_core.errors import InvalidTable
+
+
+def test_mean_and_population_deviation() -> None:
+    scaler = Scaler.fit(np.array([[1.0, 10.0], [3.0, 30.0]]))
+    np.testing.assert_array_equal(scaler.mean, [2, 20])
+    np.testing.assert_array_equal(scaler.std, [1, 10])
+    np.testing.assert_array_equal(scaler.scale(np.array([[3.0, 0.0]])), [[1, -2]])
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e12, 1e300])
+def test_a_constant_column_is_divided_by_one(constant: float) -> None:
+    scaler = Scaler.fit(np.full((1001, 1), constant))
+    np.testing.assert_array_equal(scaler.std, [1])
+    np.testing.assert_array_equal(scaler.scale(np.full((3, 1), constant)), 0)
+
+
+def test_values_whose_variance_overflows_are_refused() -> None:
+    with pytest.raises(InvalidTable, match="too large"):
+        Scaler.fit(np.array([[1e200], [-1e200]]))
+
+
+@given(hnp.arrays(np.float64, (9, 3), elements=st.floats(-1e6, 1e6, width=32)))
+def test_unscaling_undoes_scaling(values: np.ndarray) -> None:
+    scaler = Scaler.fit(values)
+    assert (scaler.std > 0).all()
+    np.testing.assert_allclose(scaler.unscale(scaler.scale(values)), values, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,88 @@
+"""Tables: read, built from frames, cut down to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pals_core.data.table import Table, read_table
+from pals_core.errors import InvalidSpec, InvalidTable
+
+Write = Callable[..., Path]
+
+
+def test_missing_steps_and_cells_become_nan_on_a_complete_grid(write: Write) -> None:
+    table = read_table(write("date,a,b\n2024-01-01,1,5\n2024-01-02,,6\n2024-01-04,4,8\n2024-01-05,5,9\n"))
+    assert list(table.times) == list(pd.date_range("2024-01-01", periods=5))
+    np.testing.assert_array_equal(table.values, [[1, 5], [np.nan, 6], [np.nan, np.nan], [4, 8], [5, 9]])
+
+
+def test_every_problem_is_raised_with_its_place(write: Write) -> None:
+    path = write("date,a,b\n2024-01-02,1,2\n2024-01-01,x,3\n2024-01-03,2,inf\n2024-01-04,3,4\n2024-01-05,4,5\n")
+    with pytest.raises(InvalidTable) as refused:
+        read_table(path)
+    assert [(problem.row, problem.column) for problem in refused.value.problems] == [(3, None), (3, "a"), (4, "b")]
+
+
+def test_problems_of_columns_left_out_do_not_count(write: Write) -> None:
+    path = write("date,a,b\n2024-01-01,x,2\n2024-01-02,1,3\n2024-01-03,2,5\n")
+    assert read_table(path, ["b"]).columns == ("b",)
+    with pytest.raises(InvalidTable, match="'x' is not a number"):
+        read_table(path, ["a"])
+
+
+def test_columns_are_selected_in_the_order_asked_for(make_table: Callable[..., Table]) -> None:
+    table = make_table(columns=3)
+    chosen = table.select(("c2", "c0"))
+    assert chosen.columns == ("c2", "c0")
+    np.testing.assert_array_equal(chosen.values, table.values[:, [2, 0]])
+
+
+def test_an_unknown_column_is_refused_with_a_pointer(make_table: Callable[..., Table]) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        make_table().select(("c0", "zero"))
+    assert [problem.pointer for problem in refused.value.problems] == ["/data/targets/1"]
+
+
+def test_values_must_fit_times_and_columns(make_table: Callable[..., Table]) -> None:
+    table = make_table(steps=5, columns=2)
+    with pytest.raises(InvalidTable, match="shape"):
+        Table(table.times, table.values[:4], table.columns, "h")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_wide_frame_is_a_table(index: bool) -> None:
+    times = pd.date_range("2024-01-01", periods=4, freq="15min")
+    frame = pd.DataFrame({"a": [1, 2, 3, 4], 2: [0.5, 1.5, np.nan, 3.5]}, index=times)
+    table = Table.from_frame(frame if index else frame.reset_index(names="when"))
+    assert (table.columns, table.frequency) == (("a", "2"), "15min")
+    np.testing.assert_array_equal(table.values, frame.to_numpy())
+    assert list(frame.columns) == ["a", 2]
+
+
+def test_a_long_frame_is_a_table() -> None:
+    times = pd.date_range("2024-01-31", periods=3, freq="ME")
+    frame = pd.DataFrame({"unique_id": ["x"] * 3 + ["y"] * 3, "ds": [*times, *times], "y": range(6)})
+    table = Table.from_frame(frame)
+    assert (table.columns, table.frequency) == (("x", "y"), "ME")
+    np.testing.assert_array_equal(table.values, [[0, 3], [1, 4], [2, 5]])
+
+
+def test_an_empty_frame_is_refused() -> None:
+    with pytest.raises(InvalidTable, match="no rows"):
+        Table.from_frame(pd.DataFrame({"date": [], "a": []}))
+
+
+def test_csv_parquet_and_frame_give_the_same_table(tmp_path: Path, make_table: Callable[..., Table]) -> None:
+    table = make_table(steps=50)
+    frame = pd.DataFrame(table.values, columns=list(table.columns), index=table.times.rename("date"))
+    frame.to_csv(tmp_path / "t.csv")
+    frame.to_parquet(tmp_path / "t.parquet")
+    for other in (read_table(tmp_path / "t.csv"), read_table(tmp_path / "t.parquet"), Table.from_frame(frame)):
+        assert other.times.equals(table.times)
+        assert (other.columns, other.frequency) == (table.columns, table.frequency)
+        np.testing.assert_allclose(other.values, table.values, rtol=1e-15)

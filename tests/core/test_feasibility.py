@@ -1,0 +1,220 @@
+"""Open fields are filled from the table, and what cannot run is refused before it does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pals_core.data.profile import Finding, FindingCode, Layout, Severity, TableProfile
+from pals_core.feasibility import check, plan, resolve
+from pals_core.spec import PalsMethodSpec, Spec
+
+
+def profile(
+    steps: int = 966, frequency: str | None = "W-TUE", columns: tuple[str, ...] = ("a", "b", "OT"), *findings: Finding
+) -> TableProfile:
+    return TableProfile(
+        layout=Layout.WIDE,
+        time_column="date",
+        columns=columns,
+        rows=steps,
+        steps=steps,
+        start=None,
+        end=None,
+        frequency=frequency,
+        findings=findings,
+    )
+
+
+def spec(horizon: int = 24, **fields: Any) -> Spec:
+    data = {"horizon": horizon, **fields.pop("data", {})}
+    return Spec.model_validate({"data": data, **fields})
+
+
+def finding(code: FindingCode, column: str | None = None, *, cured: bool = False) -> Finding:
+    return Finding(
+        severity=Severity.ERROR,
+        code=code,
+        message="something is wrong",
+        remedy="mend it",
+        row=7,
+        column=column,
+        cured_by_missing_policy=cured,
+    )
+
+
+# --- resolve --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frequency", "input_len", "label_len"),
+    [("h", 96, 48), ("15min", 96, 48), ("D", 96, 48), ("W-TUE", 36, 18), ("MS", 36, 18), (None, 96, 48)],
+)
+def test_lengths_follow_the_frequency(frequency: str | None, input_len: int, label_len: int) -> None:
+    data = resolve(spec(), profile(17_420, frequency)).data
+    assert (data.input_len, data.label_len, data.targets) == (input_len, label_len, ("a", "b", "OT"))
+
+
+@pytest.mark.parametrize(("steps", "interval"), [(17_420, 20), (966, 4), (120, 1), (10, 1)])
+def test_the_update_interval_is_at_most_a_quarter_of_an_epoch(steps: int, interval: int) -> None:
+    method = resolve(spec(), profile(steps)).method
+    assert isinstance(method, PalsMethodSpec)
+    assert method.update_interval == interval
+
+
+def test_what_is_given_stays() -> None:
+    given_spec = spec(
+        data={"targets": ["b"], "input_len": 20, "label_len": 0}, method={"name": "pals", "update_interval": 7}
+    )
+    assert resolve(given_spec, profile()) == given_spec
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = resolve(spec(), profile())
+    assert resolve(once, profile()) == once
+
+
+# --- check ----------------------------------------------------------------------------------------
+
+
+def test_the_defaults_run_on_a_usual_table() -> None:
+    assert check(spec(), profile()) == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "table", "pointer", "hint"),
+    [
+        ({"data": {"targets": ["a", "ot"]}}, profile(), "/data/targets/1", "'OT'"),
+        ({"horizon": 98}, profile(), "/data/horizon", "at most 97 fits"),
+        (
+            {"horizon": 60, "data": {"split": {"train": 400, "validation": 80, "test": 50}}},
+            profile(),
+            "/data/horizon",
+            "at most 50 fits",
+        ),
+        ({"data": {"input_len": 700}}, profile(), "/data/input_len", "at most 652 fits"),
+        ({"data": {"split": {"train": 900, "validation": 60, "test": 60}}}, profile(), "/data/split", "1020"),
+        ({"training": {"batch_size": 1000}}, profile(), "/training/batch_size", "at most 617 fits"),
+        ({"data": {"label_len": 37}}, profile(), "/data/label_len", "longer than input_len 36"),
+        ({}, profile(5), "/data/input_len", "longer table"),
+        ({}, profile(966, "fortnight"), None, "not known"),
+        ({}, profile(0, None), "/data/input_len", "longer table"),
+    ],
+)
+def test_each_obstacle_is_named_with_its_field_and_a_way_out(
+    fields: dict[str, Any], table: TableProfile, pointer: str | None, hint: str
+) -> None:
+    (problem,) = check(spec(**fields), table)
+    assert problem.pointer == pointer
+    assert hint in problem.message
+
+
+def test_the_largest_horizon_named_does_fit() -> None:
+    assert check(spec(97), profile()) == ()
+    assert check(spec(data={"input_len": 652}, training={"batch_size": 1}), profile()) == ()
+
+
+def test_errors_in_the_table_count_for_the_targets_alone() -> None:
+    table = profile(966, "W-TUE", ("a", "b"), finding(FindingCode.NON_NUMERIC_CELL, "b"))
+    (problem,) = check(spec(), table)
+    assert (problem.pointer, problem.row, problem.column) == ("/data/targets", 7, "b")
+    assert "mend it" in problem.message
+    assert check(spec(data={"targets": ["a"]}), table) == ()
+
+
+@pytest.mark.parametrize("policy", ["interpolate", "ffill"])
+def test_a_missing_policy_cures_gaps_and_nothing_else(policy: str) -> None:
+    gaps = profile(966, "W-TUE", ("a",), finding(FindingCode.MISSING_TIMES, cured=True))
+    assert [problem.pointer for problem in check(spec(), gaps)] == ["/data/missing"]
+    assert check(spec(data={"missing": policy}), gaps) == ()
+    doubled = profile(966, "W-TUE", ("a",), finding(FindingCode.DUPLICATE_TIME))
+    assert [problem.pointer for problem in check(spec(data={"missing": policy}), doubled)] == [None]
+
+
+# --- plan -----------------------------------------------------------------------------------------
+
+
+def illness(**method: Any) -> Spec:
+    return spec(method={"name": "pals", "update_interval": 5, **method})
+
+
+def test_the_published_illness_training_is_planned() -> None:
+    planned = plan(illness(), profile())
+    windows = planned.windows
+    assert (windows.train, windows.validation, windows.test) == (617, 74, 170)
+    assert (planned.steps_per_epoch, planned.total_steps, planned.updates) == (19, 190, 25)
+
+
+def test_reachable_sparsity_lies_within_one_update_of_the_published_programs() -> None:
+    published = (0.18, 0.33, 0.43, 0.50, 0.54, 0.58, 0.60)
+    reachable = plan(illness(), profile()).reachable_sparsity
+    for ours, theirs in zip(reachable, published, strict=False):
+        # An update that shrinks takes at most ζ₀·(γ − 1) = 5 % of the active weights.
+        assert ours - 0.005 <= theirs <= 1 - (1 - ours) * 0.95 + 0.005
+    assert reachable[6:] == (reachable[6],) * 4
+
+
+def test_each_shrink_leaves_one_minus_zeta_times_gamma_minus_one() -> None:
+    (reached,) = plan(illness(prune_rate=0.4, prune_rate_min=0.4), profile()).reachable_sparsity[-1:]
+    assert reached == pytest.approx(1 - (1 - 0.4 * 0.1) ** 25)
+
+
+def test_a_larger_factor_reaches_further_until_max_sparsity() -> None:
+    assert plan(illness(prune_rate_factor=1.2), profile()).reachable_sparsity[-1] > 0.8
+    capped = plan(illness(prune_rate_factor=1.2, max_sparsity=0.5), profile()).reachable_sparsity
+    assert 0.5 <= capped[-1] < 0.55
+
+
+def test_a_prune_rate_that_ends_at_zero_stops_shrinking() -> None:
+    cosine_to_zero = illness(prune_rate_min=0, final_update_fraction=1, update_interval=19)
+    reachable = plan(cosine_to_zero, profile()).reachable_sparsity
+    assert reachable == tuple(sorted(reachable))
+
+
+def test_a_sparse_start_is_where_it_starts() -> None:
+    reachable = plan(illness(initial_density=0.05), profile()).reachable_sparsity
+    assert reachable == (pytest.approx(0.95),) * 10
+
+
+def test_dense_training_has_no_updates() -> None:
+    planned = plan(spec(method="dense"), profile())
+    assert (planned.updates, planned.reachable_sparsity) == (0, ())
+
+
+def test_very_long_trainings_are_planned_at_once() -> None:
+    long = spec(
+        method={"name": "pals", "update_interval": 1, "prune_rate_factor": 1.0001},
+        training={"epochs": 10_000, "batch_size": 1},
+    )
+    planned = plan(long, profile(100_000_000, "s"))
+    assert planned.updates > 10**11
+    assert planned.reachable_sparsity[-1] == pytest.approx(0.9, abs=0.05)
+
+
+@given(
+    st.integers(0, 3000),
+    st.integers(1, 200),
+    st.integers(2, 200),
+    st.integers(1, 64),
+    st.sampled_from(["transformer", "dlinear"]),
+)
+def test_what_passes_the_check_has_windows_in_every_part_and_a_step(
+    steps: int, horizon: int, input_len: int, batch_size: int, model: str
+) -> None:
+    asked = spec(horizon, data={"input_len": input_len}, training={"batch_size": batch_size}, model=model)
+    table = profile(steps, "h")
+    planned = plan(asked, table)
+    windows = planned.windows
+    feasible = min(windows.train, windows.validation, windows.test) > 0 and planned.steps_per_epoch > 0
+    assert (check(asked, table) == ()) is feasible
+
+
+def test_neither_torch_nor_pandas_is_imported() -> None:
+    code = "import sys, pals_core.feasibility; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,79 @@
+"""The spec accepts what makes sense, refuses what does not, and says where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pals_core.spec import METHOD_SPECS, MODEL_SPECS, Spec
+
+
+def spec(**fields: Any) -> Spec:
+    return Spec.model_validate({"data": {"horizon": 24}, **fields})
+
+
+def test_a_horizon_is_enough() -> None:
+    assert spec().model.name == "nstransformer"
+    assert spec().method.name == "pals"
+    assert spec().data.targets is None
+
+
+def test_bare_names_stand_for_their_defaults() -> None:
+    short = spec(model="dlinear", method="dense")
+    assert short == spec(model={"name": "dlinear"}, method={"name": "dense"})
+
+
+def test_a_spec_survives_json() -> None:
+    one = spec(
+        model={"name": "transformer", "heads": 4},
+        data={"horizon": 3, "targets": ["a"], "split": {"train": 0.6, "validation": 0.2}},
+    )
+    assert Spec.model_validate_json(one.model_dump_json()) == one
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"data": {}},
+        {"data": {"horizon": 0}},
+        {"data": {"horizon": 24, "colour": "red"}},
+        {"data": {"horizon": 24, "targets": []}},
+        {"data": {"horizon": 24, "targets": ["a", "a"]}},
+        {"data": {"horizon": 24, "input_len": 10, "label_len": 11}},
+        {"data": {"horizon": 24, "split": {"train": 0.7, "validation": 0.1, "test": 0.1}}},
+        {"data": {"horizon": 24, "split": {"train": 100, "validation": 0.1, "test": 10}}},
+        {"data": {"horizon": 24, "split": {"train": 100.5, "validation": 10, "test": 10}}},
+        {"model": "lstm"},
+        {"model": {"name": "transformer", "d_model": 10, "heads": 4}},
+        {"model": {"name": "transformer", "d_model": 7, "heads": 7}},
+        {"model": {"name": "transformer", "dropout": float("nan")}},
+        {"model": {"name": "nstransformer", "projector_hidden": []}},
+        {"model": {"name": "dlinear", "moving_avg": 24}},
+        {"method": {"name": "pals", "prune_rate_factor": 1}},
+        {"method": {"name": "pals", "prune_rate_factor": 2}},
+        {"method": {"name": "pals", "loss_tolerance": 0.9}},
+        {"method": {"name": "pals", "min_sparsity": 0.9, "max_sparsity": 0.5}},
+        {"method": {"name": "pals", "prune_rate": 0.1, "prune_rate_min": 0.2}},
+        {"method": {"name": "dense", "prune_rate": 0.1}},
+        {"training": {"epochs": 0}},
+        {"training": {"learning_rate": float("inf")}},
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        spec(**fields)
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        spec().data.horizon = 3
+
+
+@pytest.mark.parametrize("model", [*MODEL_SPECS, *METHOD_SPECS], ids=lambda model: model.__name__)
+def test_every_field_is_explained(model: Any) -> None:
+    assert model.__doc__
+    for name, field in model.model_fields.items():
+        assert name == "name" or field.description, name

@@ -1,0 +1,181 @@
+"""Forecasters against the published programs': same parameters, same outputs, same gradients."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from pals_core.models.registry import build_forecaster
+from pals_core.spec import Spec
+
+Config = Mapping[str, Any]
+
+# Patterns of published parameter names and what stands for them here; the first that matches counts.
+_STACKS = (
+    (r"(enc|dec)_embedding\.value_embedding\.tokenConv\.", r"\1oder_embedding.value."),
+    (r"(enc|dec)_embedding\.temporal_embedding\.embed\.", r"\1oder_embedding.calendar."),
+    (r"encoder\.attn_layers\.(\d+)\.norm1\.", r"encoder.layers.\1.attention_norm."),
+    (r"encoder\.attn_layers\.(\d+)\.norm2\.", r"encoder.layers.\1.feed_forward_norm."),
+    (r"decoder\.layers\.(\d+)\.norm1\.", r"decoder.layers.\1.self_attention_norm."),
+    (r"decoder\.layers\.(\d+)\.norm2\.", r"decoder.layers.\1.cross_attention_norm."),
+    (r"decoder\.layers\.(\d+)\.norm3\.", r"decoder.layers.\1.feed_forward_norm."),
+    (r"encoder\.attn_layers\.(\d+)\.conv1\.", r"encoder.layers.\1.feed_forward.expand."),
+    (r"encoder\.attn_layers\.(\d+)\.conv2\.", r"encoder.layers.\1.feed_forward.contract."),
+    (r"decoder\.layers\.(\d+)\.conv1\.", r"decoder.layers.\1.feed_forward.expand."),
+    (r"decoder\.layers\.(\d+)\.conv2\.", r"decoder.layers.\1.feed_forward.contract."),
+    (r"encoder\.attn_layers\.(\d+)\.attention\.(query|key|value)_projection\.", r"encoder.layers.\1.attention.\2."),
+    (r"encoder\.attn_layers\.(\d+)\.attention\.out_projection\.", r"encoder.layers.\1.attention.output."),
+    (r"decoder\.layers\.(\d+)\.(\w+)_attention\.(query|key|value)_projection\.", r"decoder.layers.\1.\2_attention.\3."),
+    (r"decoder\.layers\.(\d+)\.(\w+)_attention\.out_projection\.", r"decoder.layers.\1.\2_attention.output."),
+    (r"(encoder|decoder)\.norm\.", r"\1.norm."),
+    (r"decoder\.projection\.", r"projection."),
+    (r"(tau|delta)_learner\.series_conv\.", r"\1_projector.convolution."),
+)
+_DLINEAR = ((r"Linear_Seasonal\.", "remainder."), (r"Linear_Trend\.", "trend."))
+
+
+def _sizes(config: Config) -> dict[str, Any]:
+    return {
+        "d_model": config["d_model"],
+        "d_ff": config["d_ff"],
+        "heads": config["n_heads"],
+        "encoder_layers": config["e_layers"],
+        "decoder_layers": config["d_layers"],
+        "dropout": config["dropout"],
+    }
+
+
+class Published(NamedTuple):
+    """How a published model is called and built here."""
+
+    spec: Callable[[Config], dict[str, Any]]
+    renames: Callable[[Config], tuple[tuple[str, str], ...]]
+
+
+def _projectors(config: Config) -> tuple[tuple[str, str], ...]:
+    """The backbone's ReLUs take every other place; its last layer is the output."""
+    hidden = len(config["p_hidden_dims"])
+    ours = [*(f"hidden.{layer}" for layer in range(hidden)), "output"]
+    backbone = (
+        (rf"(tau|delta)_learner\.backbone\.{2 * place}\.", rf"\1_projector.{name}.") for place, name in enumerate(ours)
+    )
+    return (*_STACKS, *backbone)
+
+
+MODELS: dict[str, Published] = {
+    "Transformer": Published(lambda config: {"name": "transformer", **_sizes(config)}, lambda _: _STACKS),
+    "NSTransformer": Published(
+        lambda config: {"name": "nstransformer", "projector_hidden": config["p_hidden_dims"], **_sizes(config)},
+        _projectors,
+    ),
+    "DLinear": Published(
+        lambda config: {
+            "name": "dlinear",
+            "moving_avg": config["moving_avg"],
+            "per_column": bool(config.get("individual", False)),
+        },
+        lambda _: _DLINEAR,
+    ),
+}
+
+
+class Golden:
+    """One reference file, its parameters and gradients under our names and in our shapes."""
+
+    def __init__(self, path: Path) -> None:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        self.config: Config = json.loads(header["config"])
+        self.without_gradient: list[str] = json.loads(header["parameters_without_gradient"])
+        self.loss = float(header["loss_train"])
+        self.published = MODELS[path.stem]
+        self.inputs = [self.tensors[name] for name in ("x_enc", "x_mark_enc", "x_dec", "x_mark_dec")]
+
+    def build(self) -> nn.Module:
+        """The forecaster with the published parameters."""
+        config = self.config
+        spec = Spec.model_validate(
+            {
+                "data": {
+                    "input_len": config["seq_len"],
+                    "label_len": config["label_len"],
+                    "horizon": config["pred_len"],
+                },
+                "model": self.published.spec(config),
+            }
+        )
+        model = build_forecaster(spec, config["enc_in"], self.inputs[1].shape[2])
+        model.load_state_dict(self.named("param.", model))
+        return model
+
+    def named(self, prefix: str, model: nn.Module) -> dict[str, Tensor]:
+        """The tensors under `prefix` by our names; 1×1 convolutions as linear layers, per-column layers stacked."""
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        renamed: dict[str, Tensor] = {}
+        columns: dict[str, dict[int, Tensor]] = {}
+        for key, tensor in self.tensors.items():
+            published = key.removeprefix(prefix)
+            if published == key or published in self.without_gradient:
+                continue
+            ours = self._rename(published)
+            if per_column := re.fullmatch(r"(\w+)\.(\d+)\.(weight|bias)", ours):
+                columns.setdefault(f"{per_column[1]}.{per_column[3]}", {})[int(per_column[2])] = tensor
+            else:
+                renamed[ours] = tensor.squeeze(-1) if tensor.ndim == len(shapes[ours]) + 1 else tensor
+        for name, tensors in columns.items():
+            renamed[name] = torch.stack([tensors[column] for column in sorted(tensors)])
+        return renamed
+
+    def _rename(self, published: str) -> str:
+        for pattern, ours in self.published.renames(self.config):
+            if re.match(pattern, published):
+                # "enc" and "dec" become "encoder" and "decoder" by the "oder" of the replacement.
+                return re.sub(rf"^{pattern}", ours, published)
+        raise AssertionError(f"no name for the published parameter {published}")
+
+
+@pytest.fixture
+def golden(model_file: Path) -> Golden:
+    torch.set_num_threads(1)
+    return Golden(model_file)
+
+
+def test_reference_models_are_found(reference_dir: Path) -> None:
+    assert {path.stem for path in reference_dir.glob("*.safetensors")} & set(MODELS)
+
+
+def test_forecasts_are_the_published_ones(golden: Golden) -> None:
+    model = golden.build().eval()
+    with torch.no_grad():
+        output = model(*golden.inputs)
+    assert_close(output, golden.tensors["output_eval"], rtol=0, atol=1e-5)
+
+
+def test_gradients_are_the_published_ones(golden: Golden) -> None:
+    model = golden.build().train()
+    output = model(*golden.inputs)
+    assert_close(output, golden.tensors["output_train"], rtol=0, atol=1e-5)
+    loss = nn.functional.mse_loss(output, golden.tensors["target"])
+    assert abs(loss.item() - golden.loss) <= 1e-5
+    loss.backward()
+
+    expected = golden.named("grad.", model)
+    parameters = dict(model.named_parameters())
+    assert set(expected) == set(parameters)
+    for name, gradient in expected.items():
+        actual = parameters[name].grad
+        assert actual is not None, name
+        error, largest = (actual - gradient).abs().max().item(), gradient.abs().max().item()
+        assert error <= 1e-5, name
+        if largest >= 1e-7:
+            assert error <= 1e-4 * largest, name
