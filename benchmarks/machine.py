@@ -1,0 +1,34 @@
+"""Where a benchmark ran: what its figures must be read with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, its vector units, cores, GPU, system and the versions that do the arithmetic."""
+    model, flags = platform.processor() or platform.machine(), ""
+    if (info := Path("/proc/cpuinfo")).exists():
+        facts = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in facts.items()}
+        model, flags = facts.get("model name", model), facts.get("flags", "")
+    return {
+        "processor": model,
+        "vector_units": [flag for flag in TELLING_FLAGS if flag in flags.split()],
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "pandas": pd.__version__,
+    }
