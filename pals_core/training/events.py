@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from pals_core.checkpoint.header import Metrics as Metrics
+from pals_core.checkpoint.header import OriginalMetrics as OriginalMetrics
+from pals_core.sparsity.decision import Move as Move
 
 
 class Event(BaseModel):
     """Base: immutable; steps count optimiser steps from 1, epochs from 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Move(StrEnum):
-    """What an update does to the network (paper, Algorithm 1)."""
-
-    SHRINK = "shrink"
-    EXPAND = "expand"
-    STABLE = "stable"
 
 
 class Started(Event):
@@ -71,23 +66,6 @@ class EpochEnd(Event):
     learning_rate: float
     masks_frozen: bool
     is_best: bool = Field(description="Lowest validation loss so far among epochs with S ≥ min_sparsity.")
-
-
-class Metrics(BaseModel):
-    """Mean errors over every test window, in scaled units and in the data's own."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mse: float
-    mae: float
-    original: OriginalMetrics
-
-
-class OriginalMetrics(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mse: float
-    mae: float
 
 
 class Result(BaseModel):

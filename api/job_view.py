@@ -1,0 +1,68 @@
+"""A job's row, and where it stands in the queue, as the API shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from api.schemas.jobs import JobBody, JobCurrent, JobError, JobProgress, JobQueue, JobUrls, Limits
+from jobstore.jobs import queue_positions
+from jobstore.lifecycle import JobStatus, StatusReason
+from jobstore.tables import Job
+from jobstore.workers import DeviceClass, alive
+
+
+def show_jobs(session: Session, jobs: Sequence[Job]) -> list[JobBody]:
+    """The jobs, with what each queued one waits for; as many queries for one as for a page."""
+    queued = [job.id for job in jobs if job.status == JobStatus.QUEUED]
+    if not queued:
+        return [_job_body(job, None) for job in jobs]
+    positions = queue_positions(session, queued)
+    served = {device for worker in alive(session) for device in worker.device_classes}
+    return [_job_body(job, _queue(job, positions.get(job.id, 0), served)) for job in jobs]
+
+
+def show_job(session: Session, job: Job) -> JobBody:
+    return show_jobs(session, [job])[0]
+
+
+def _queue(job: Job, jobs_ahead: int, served: set[str]) -> JobQueue | None:
+    if job.status != JobStatus.QUEUED:
+        return None
+    if job.device_class in served:
+        return JobQueue(jobs_ahead=jobs_ahead, waiting_for=None)
+    what = "any device" if job.device_class == DeviceClass.AUTO else f"device {job.device_class!r}"
+    return JobQueue(jobs_ahead=jobs_ahead, waiting_for=f"a worker for {what}: none is alive")
+
+
+def _job_body(job: Job, queue: JobQueue | None) -> JobBody:
+    url = f"/v1/jobs/{job.id}"
+    return JobBody(
+        id=job.id,
+        name=job.name,
+        status=JobStatus(job.status),
+        status_reason=None if job.status_reason is None else StatusReason(job.status_reason),
+        error=None if job.error is None else JobError.model_validate(job.error),
+        spec=job.spec,
+        dataset_id=job.dataset_id,
+        device_class=DeviceClass(job.device_class),
+        created_at=job.created_at,
+        queued_at=job.queued_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        attempt=job.attempt,
+        priority=job.priority,
+        limits=Limits.model_validate(job.limits),
+        progress=None if job.progress is None else JobProgress.model_validate(job.progress),
+        queue=queue,
+        current=None if job.current is None else JobCurrent.model_validate(job.current),
+        result=job.result,
+        metadata=job.job_metadata,
+        urls=JobUrls(
+            events=f"{url}/events",
+            stream=f"{url}/events/stream",
+            metrics=f"{url}/metrics",
+            checkpoints=f"{url}/checkpoints",
+        ),
+    )

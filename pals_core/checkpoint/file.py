@@ -1,0 +1,228 @@
+"""The packed sparse checkpoint file, `*.pals.safetensors`: writing it atomically, reading it as hostile input.
+
+A maskable parameter is stored as `<name>.compressed` (active values), `<name>.bitmask` and `<name>.shape`, any other
+parameter or persistent buffer as it is. `series.values` and `series.times` (microseconds since 1970) hold the end of
+the series, from which a forecast without data goes on. `digest` is the SHA-256 of the description and all other
+tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pals_core.checkpoint.container import HEADER_KEY, header_text, parse_header
+from pals_core.checkpoint.header import CheckpointHeader
+from pals_core.checkpoint.packing import count_bits, pack, unpack
+from pals_core.data.lengths import window_lengths
+from pals_core.data.table import Table
+from pals_core.errors import InvalidCheckpoint
+from pals_core.models.registry import build_forecaster
+from pals_core.sparsity.masks import is_maskable
+
+# Constants such as positions follow from the spec and are not in the file, so the file's size does not bound them.
+MAX_DERIVED_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One trained network: its description, dense weights with zeros where inactive, masks, and the series' end."""
+
+    header: CheckpointHeader
+    weights: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    series_end: Table  # the last input_len steps, in the data's units
+
+    def build(self) -> nn.Module:
+        """Return the network in evaluation mode; leaves the global random state as it was."""
+        with torch.random.fork_rng(devices=()):
+            model = _build(self.header)
+        self.load_into(model)
+        return model.eval()
+
+    @torch.no_grad()
+    def load_into(self, model: nn.Module) -> None:
+        """Copy the weights into a network of the same spec, on any device."""
+        for name, tensor in stored_tensors(model).items():
+            tensor.copy_(self.weights[name])
+
+
+def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a checkpoint keeps of a network: each parameter once, and the persistent buffers."""
+    parameters = dict(model.named_parameters())
+    shared_names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {name: value for name, value in model.state_dict().items() if name not in shared_names}
+    return parameters | buffers
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
+    """Write a checkpoint so that `path` is never half a file, and return its size in bytes."""
+    tensors: dict[str, Tensor] = {
+        "series.values": torch.tensor(checkpoint.series_end.values, dtype=torch.float64),
+        "series.times": torch.tensor(checkpoint.series_end.times.as_unit("us").asi8, dtype=torch.int64),
+    }
+    for name, weight in checkpoint.weights.items():
+        if name in checkpoint.masks:
+            tensors[f"{name}.compressed"], tensors[f"{name}.bitmask"] = pack(weight, checkpoint.masks[name])
+            tensors[f"{name}.shape"] = torch.tensor(weight.shape, dtype=torch.int64)
+        else:
+            tensors[name] = weight.contiguous()
+    text = checkpoint.header.model_dump_json()
+    tensors["digest"] = _digest(text, tensors)
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        # One metadata key: the container writes several in a random order.
+        save_file(tensors, part, metadata={HEADER_KEY: text})
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return size
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint; its weights are bit for bit those that were written.
+
+    Raises InvalidCheckpoint for whatever is truncated, damaged, of another version, or disagrees with itself, before
+    memory is taken that the file's own size does not justify; FileNotFoundError when there is no file.
+    """
+    text = header_text(path)
+    header = parse_header(text)
+    try:
+        with torch.device("meta"):
+            model = _build(header)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise InvalidCheckpoint("the checkpoint's spec describes a network that cannot be built") from error
+    expected = stored_tensors(model)
+    _check_description(header, model, expected)
+
+    tensors = _read_tensors(path, _container_names(header, expected))
+    digest = tensors.pop("digest")
+    if not torch.equal(digest, _digest(text, tensors)):
+        raise InvalidCheckpoint("the checkpoint is damaged: its contents do not match its digest")
+
+    weights: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
+    for name, like in expected.items():
+        if name in header.layers:
+            _check_packed(name, header.layers[name].active, like, tensors)
+            weights[name], masks[name] = unpack(
+                tensors[f"{name}.compressed"], tensors[f"{name}.bitmask"], tuple(like.shape)
+            )
+        else:
+            _check_plain(name, like, tensors[name])
+            weights[name] = tensors[name]
+    return Checkpoint(header, weights, masks, _series_end(header, tensors))
+
+
+def _build(header: CheckpointHeader) -> nn.Module:
+    return build_forecaster(header.spec, len(header.columns), len(header.calendar_features))
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+
+
+def _container_names(header: CheckpointHeader, expected: Mapping[str, Tensor]) -> set[str]:
+    packed = {f"{name}.{part}" for name in header.layers for part in ("compressed", "bitmask", "shape")}
+    return (
+        packed | {name for name in expected if name not in header.layers} | {"series.values", "series.times", "digest"}
+    )
+
+
+def _check_description(header: CheckpointHeader, model: nn.Module, expected: Mapping[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    weights = {name: value.numel() for name, value in parameters.items() if is_maskable(name, value)}
+    if {name: layer.weights for name, layer in header.layers.items()} != weights:
+        raise InvalidCheckpoint("the checkpoint's layers are not those of the network its spec describes")
+    if header.total_parameters != sum(parameter.numel() for parameter in parameters.values()):
+        raise InvalidCheckpoint("the checkpoint's parameter count is not that of the network its spec describes")
+    derived = sum(buffer.nbytes for name, buffer in model.named_buffers() if name not in expected)
+    if derived > MAX_DERIVED_BYTES:
+        raise InvalidCheckpoint(
+            f"the network would need {derived} bytes of constants; at most {MAX_DERIVED_BYTES} are made"
+        )
+
+
+def _read_tensors(path: Path, names: set[str]) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            present = set(file.keys())
+            if present != names:
+                missing, unknown = sorted(names - present), sorted(present - names)
+                what = f"lacks the tensor {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0][:100]!r}"
+                raise InvalidCheckpoint(f"the checkpoint {what}")
+            return {name: file.get_tensor(name) for name in sorted(names)}
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise InvalidCheckpoint(f"the checkpoint's tensors cannot be read: {str(error)[:200]}") from error
+
+
+def _check_packed(name: str, active: int, like: Tensor, tensors: Mapping[str, Tensor]) -> None:
+    values, bitmask, shape = (tensors[f"{name}.{part}"] for part in ("compressed", "bitmask", "shape"))
+    if shape.dtype != torch.int64 or shape.ndim != 1 or shape.tolist() != list(like.shape):
+        raise InvalidCheckpoint(f"the shape of {name} is not {tuple(like.shape)}, which its spec gives")
+    if bitmask.dtype != torch.uint8 or tuple(bitmask.shape) != (math.ceil(like.numel() / 8),):
+        raise InvalidCheckpoint(f"the bitmask of {name} does not fit its {like.numel()} weights")
+    spare = -like.numel() % 8
+    if spare and int(bitmask[-1]) >> (8 - spare):
+        raise InvalidCheckpoint(f"the bitmask of {name} marks weights beyond its last one")
+    if values.dtype != like.dtype or not tuple(values.shape) == (count_bits(bitmask),) == (active,):
+        raise InvalidCheckpoint(f"{name} has {len(values) if values.ndim else 1} values; other counts say {active}")
+    _check_finite(name, values)
+
+
+def _check_plain(name: str, like: Tensor, tensor: Tensor) -> None:
+    if tensor.dtype != like.dtype or tensor.shape != like.shape:
+        raise InvalidCheckpoint(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; its spec gives otherwise")
+    _check_finite(name, tensor)
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise InvalidCheckpoint(f"{name} holds a value that is not finite")
+
+
+def _series_end(header: CheckpointHeader, tensors: Mapping[str, Tensor]) -> Table:
+    values, microseconds = tensors["series.values"], tensors["series.times"]
+    steps = window_lengths(header.spec.data).input_len
+    if values.dtype != torch.float64 or tuple(values.shape) != (steps, len(header.columns)):
+        raise InvalidCheckpoint(f"the series' end is not {steps} steps of {len(header.columns)} columns")
+    if microseconds.dtype != torch.int64 or tuple(microseconds.shape) != (steps,):
+        raise InvalidCheckpoint(f"the series' end does not have {steps} time steps")
+    _check_finite("the series' end", values)
+    times = pd.DatetimeIndex(microseconds.numpy().view("datetime64[us]"))
+    if times.hasnans or not _is_grid(times, header.frequency):
+        raise InvalidCheckpoint(f"the times of the series' end are not on a {header.frequency} grid")
+    return Table(times, np.array(values.numpy()), header.columns, header.frequency)
+
+
+def _is_grid(times: pd.DatetimeIndex, frequency: str) -> bool:
+    try:
+        expected = pd.date_range(times[0], periods=len(times), freq=frequency)
+        return bool((expected.as_unit("us") == times).all()) and 1 <= times[0].year <= times[-1].year <= 9999
+    except (ValueError, OverflowError):  # a time beyond what the calendar can hold
+        return False

@@ -1,0 +1,96 @@
+"""What a checkpoint file says about itself: plain data that travels as JSON, free of torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pals_core.data.frequency import calendar_feature_names
+from pals_core.data.lengths import window_lengths
+from pals_core.errors import PalsError
+from pals_core.spec import Spec
+
+
+class HeaderPart(BaseModel):
+    """Immutable, refuses unknown fields, NaN and infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class OriginalMetrics(HeaderPart):
+    mse: float
+    mae: float
+
+
+class Metrics(HeaderPart):
+    """Mean errors over every test window, in scaled units and in the data's own."""
+
+    mse: float
+    mae: float
+    original: OriginalMetrics
+
+
+class MaskedLayer(HeaderPart):
+    """How many weights of one maskable parameter are active."""
+
+    active: int = Field(ge=0)
+    weights: int = Field(ge=1)
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.active / self.weights
+
+
+class CheckpointHeader(HeaderPart):
+    """Everything but the numbers; nothing in it depends on clock, host or job."""
+
+    format_version: Literal[1] = 1
+    spec: Spec = Field(description="The resolved spec; it rebuilds the network.")
+    columns: tuple[str, ...] = Field(min_length=1)
+    frequency: str = Field(max_length=64)
+    calendar_features: tuple[str, ...]
+    scaler_mean: tuple[float, ...]
+    scaler_std: tuple[float, ...]
+    epoch: int = Field(ge=1)
+    step: int = Field(ge=1, description="Optimiser steps taken.")
+    validation_loss: float
+    layers: dict[str, MaskedLayer] = Field(min_length=1, description="Every maskable parameter.")
+    total_parameters: int = Field(ge=1)
+    metrics: Metrics | None = Field(None, description="Test errors; only of a training's best checkpoint.")
+    dataset_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    library_versions: dict[str, str]
+
+    @property
+    def active_parameters(self) -> int:
+        """Active maskable weights."""
+        return sum(layer.active for layer in self.layers.values())
+
+    @property
+    def maskable_parameters(self) -> int:
+        return sum(layer.weights for layer in self.layers.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of maskable weights that are off."""
+        return (self.maskable_parameters - self.active_parameters) / self.maskable_parameters
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> CheckpointHeader:
+        try:
+            window_lengths(self.spec.data)
+            features = calendar_feature_names(self.frequency)
+        except PalsError as error:
+            raise ValueError(error.message) from error
+        if self.calendar_features != tuple(features):
+            raise ValueError(f"the calendar features are not those of frequency {self.frequency!r}")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("a column is named twice")
+        if not len(self.columns) == len(self.scaler_mean) == len(self.scaler_std):
+            raise ValueError("columns and scaler differ in length")
+        if not all(std > 0 and math.isfinite(1 / std) for std in self.scaler_std):
+            raise ValueError("a standard deviation is not positive")
+        if any(layer.active > layer.weights for layer in self.layers.values()):
+            raise ValueError("a layer has more active weights than weights")
+        return self

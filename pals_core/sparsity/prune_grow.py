@@ -1,0 +1,58 @@
+"""Which weights are switched off and on: counts, and selection without sorting."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pals_core.sparsity.decision import Move
+
+
+def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor: float) -> tuple[int, int]:
+    """Return how many weights of one tensor to prune and then to grow.
+
+    `rate` is ζ(t), `factor` γ. The products are taken in double precision in this very order, which
+    decides the count where a product is close to a whole number (arXiv 2305.18382, Algorithm 1).
+    """
+    if move is Move.SHRINK:
+        prune = math.ceil((rate * active) * factor)
+        grow = math.floor(prune * (1 / factor))
+    elif move is Move.EXPAND:
+        prune = math.ceil(rate * active)
+        grow = math.floor(prune * factor)
+    else:
+        prune = grow = math.ceil(rate * active)
+    prune = min(prune, active)
+    return prune, min(grow, inactive + prune)
+
+
+def prune_smallest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Return `mask` with its `count` smallest active weights switched off; of equal ones the first go first."""
+    return mask & ~_smallest(weight.abs(), mask, count)
+
+
+def grow_largest(score: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Return `mask` with its `count` largest inactive scores switched on; of equal ones the first come first."""
+    return mask | _smallest(-score.abs(), ~mask, count)
+
+
+def _smallest(values: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """Mark exactly `count` smallest values among the candidates, of which there must be as many."""
+    if count == 0:
+        return torch.zeros_like(candidates)
+    flat = torch.where(candidates, values, math.inf).flatten()
+    threshold = _kth_smallest(flat, count)
+    chosen = flat < threshold
+    tied = ((flat == threshold) & candidates.flatten()).nonzero().flatten()
+    chosen[tied[: count - int(chosen.sum())]] = True
+    return chosen.view_as(candidates)
+
+
+def _kth_smallest(flat: Tensor, k: int) -> float:
+    if flat.device.type == "cpu":
+        # numpy selects with vector instructions: ten times faster than kthvalue on a million values.
+        return float(np.partition(flat.numpy(), k - 1)[k - 1])
+    return float(flat.kthvalue(k).values)

@@ -1,0 +1,66 @@
+"""When masks are updated, when they freeze, and how much is exchanged at each update; free of torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pals_core.spec import PalsMethodSpec
+
+
+@dataclass(frozen=True)
+class UpdateSchedule:
+    """Update steps and prune rates of one training; steps count from 1.
+
+    `interval` is Δt in optimiser steps, `final_fraction` the share of the planned epochs after which
+    the masks are frozen, `rate` and `rate_min` the ends of the cosine (arXiv 2305.18382, section 4).
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    interval: int
+    final_fraction: float
+    rate: float
+    rate_min: float
+
+    @classmethod
+    def of(cls, spec: PalsMethodSpec, *, epochs: int, steps_per_epoch: int) -> UpdateSchedule:
+        """Return the schedule of a resolved `spec`; raises ValueError when `update_interval` is still open."""
+        if spec.update_interval is None:
+            raise ValueError("update_interval must be resolved before a schedule is made")
+        return cls(
+            epochs,
+            steps_per_epoch,
+            spec.update_interval,
+            spec.final_update_fraction,
+            spec.prune_rate,
+            spec.prune_rate_min,
+        )
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def updates(self) -> int:
+        """How many updates happen if the training runs to its last epoch."""
+        return min(self._end - 1, self.total_steps // self.interval)
+
+    @property
+    def _end(self) -> int:
+        """The first multiple of the interval, t/Δt = ⌊(⌊f·E⌋ + 1)·N/Δt⌋, at which nothing is updated any more."""
+        # f is a rounded fraction: without the allowance a product such as 2/3·E could fall just below its integer.
+        last_epoch = math.floor(self.final_fraction * self.epochs + 1e-9)
+        return max(1, (last_epoch + 1) * self.steps_per_epoch // self.interval)
+
+    def is_update(self, step: int) -> bool:
+        return step % self.interval == 0 and step // self.interval < self._end
+
+    def is_frozen(self, step: int) -> bool:
+        """Return whether no update follows after `step`."""
+        return step // self.interval >= self.updates
+
+    def rate_at(self, step: int) -> float:
+        """Return ζ(t) = ζ_min + (ζ₀ − ζ_min)·(1 + cos(π·t/T))/2."""
+        cosine = (1 + math.cos(math.pi * step / self.total_steps)) / 2
+        return self.rate_min + (self.rate - self.rate_min) * cosine

@@ -1,0 +1,74 @@
+"""Where a training runs, what it may disturb, and how its failures read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+
+from pals_core.errors import ErrorCode, TrainingFailed
+from pals_core.spec import DeviceChoice
+
+Item = TypeVar("Item")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device named `auto`, `cpu` or `cuda`; raises TrainingFailed for a GPU that is not there."""
+    if name == DeviceChoice.AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrainingFailed("device cuda was asked for; this machine has none", code=ErrorCode.DEVICE_UNAVAILABLE)
+    return device
+
+
+def with_own_random_state(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
+    """Yield `items`, the code behind them drawing from a global random state of its own.
+
+    Dropout and initial weights draw from torch's global state. What the consumer draws between two items, or another
+    training, so changes nothing here, and nothing here changes what the consumer draws.
+    """
+    own = _random_state(device)
+    while True:
+        outer = _random_state(device)
+        _set_random_state(own, device)
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        finally:
+            own = _random_state(device)
+            _set_random_state(outer, device)
+        yield item
+
+
+def with_readable_failures(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield `items`; running out of memory raises TrainingFailed."""
+    try:
+        yield from items
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory() from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):
+            raise _out_of_memory() from error
+        raise
+
+
+def _out_of_memory() -> TrainingFailed:
+    return TrainingFailed(
+        "the device ran out of memory; lower batch_size, input_len or the model's sizes", code=ErrorCode.OUT_OF_MEMORY
+    )
+
+
+RandomState = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def _random_state(device: torch.device) -> RandomState:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(state: RandomState, device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

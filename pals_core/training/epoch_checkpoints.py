@@ -1,0 +1,94 @@
+"""The checkpoint files of one training: one per epoch, of which the best and the last are kept."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pals_core.checkpoint.file import Checkpoint, read_checkpoint, stored_tensors, write_checkpoint
+from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, Metrics
+from pals_core.data.frequency import calendar_feature_names
+from pals_core.data.lengths import window_lengths
+from pals_core.data.missing import fill_missing
+from pals_core.data.scaling import Scaler
+from pals_core.data.split import Part, Parts, split_rows
+from pals_core.data.table import Table
+from pals_core.sparsity.masks import MaskSet
+from pals_core.spec import DataSpec, Spec
+
+
+@dataclass
+class EpochCheckpoints:
+    """Writes `epoch-NNN.pals.safetensors` into `folder`; removes only files it wrote itself."""
+
+    folder: Path
+    spec: Spec
+    scaler: Scaler
+    series_end: Table
+    dataset_sha256: str | None
+
+    def __post_init__(self) -> None:
+        self._written: set[int] = set()
+
+    def path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:03}.pals.safetensors"
+
+    def save(self, model: nn.Module, masks: MaskSet, *, epoch: int, step: int, validation_loss: float) -> Path:
+        """Write the network as it is; returns the file."""
+        active = masks.active
+        header = CheckpointHeader(
+            spec=self.spec,
+            columns=self.series_end.columns,
+            frequency=self.series_end.frequency,
+            calendar_features=calendar_feature_names(self.series_end.frequency),
+            scaler_mean=tuple(self.scaler.mean.tolist()),
+            scaler_std=tuple(self.scaler.std.tolist()),
+            epoch=epoch,
+            step=step,
+            validation_loss=validation_loss,
+            layers={name: MaskedLayer(active=active[name], weights=masks[name].numel()) for name in masks},
+            total_parameters=masks.total_parameters,
+            dataset_sha256=self.dataset_sha256,
+            library_versions={
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+            },
+        )
+        weights = {name: tensor.detach().cpu() for name, tensor in stored_tensors(model).items()}
+        checkpoint = Checkpoint(header, weights, {name: masks[name].cpu() for name in masks}, self.series_end)
+        write_checkpoint(self.path(epoch), checkpoint)
+        self._written.add(epoch)
+        return self.path(epoch)
+
+    def load(self, epoch: int) -> Checkpoint:
+        return read_checkpoint(self.path(epoch))
+
+    def add_metrics(self, epoch: int, checkpoint: Checkpoint, metrics: Metrics) -> int:
+        """Write an epoch's file again with its test errors; returns its size in bytes."""
+        header = checkpoint.header.model_copy(update={"metrics": metrics})
+        return write_checkpoint(self.path(epoch), replace(checkpoint, header=header))
+
+    def keep(self, epochs: Collection[int]) -> None:
+        """Remove the files of all other epochs."""
+        for epoch in self._written.difference(epochs):
+            self.path(epoch).unlink(missing_ok=True)
+        self._written.intersection_update(epochs)
+
+
+def series_end(table: Table, data: DataSpec) -> Table:
+    """Return the last input_len steps of the targets, filled as the test part is, in the data's units."""
+    if data.targets is not None:
+        table = table.select(data.targets)
+    steps = len(table.times)
+    nothing = Part(0, 0)
+    after_validation = Part(split_rows(steps, data.split).test.start, steps)
+    values = fill_missing(table.values, Parts(nothing, nothing, after_validation), data.missing, table.columns)
+    tail = slice(steps - window_lengths(data).input_len, steps)
+    return Table(table.times[tail], values[tail], table.columns, table.frequency)

@@ -1,0 +1,62 @@
+"""Training losses on their way from the device to events, without waiting for the device at every step."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from pals_core.errors import ErrorCode, TrainingFailed
+
+FLUSH_SECONDS = 0.5
+FLUSH_STEPS = 50
+
+
+class LossBuffer:
+    """Collects the loss of each step on its device and hands them on in batches."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._last_step = 0
+        self._flushed_at = time.monotonic()
+        self._epoch_sum = 0.0
+        self._epoch_steps = 0
+
+    def add(self, step: int, loss: Tensor) -> None:
+        self._losses.append(loss.detach())
+        self._last_step = step
+
+    @property
+    def is_due(self) -> bool:
+        return len(self._losses) >= FLUSH_STEPS or time.monotonic() - self._flushed_at >= FLUSH_SECONDS
+
+    def flush(self) -> tuple[float, ...]:
+        """Return the losses since the last flush; raises TrainingFailed when one is NaN or infinite."""
+        self._flushed_at = time.monotonic()
+        if not self._losses:
+            return ()
+        losses = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        for position, loss in enumerate(losses):
+            require_finite(loss, self._last_step - len(losses) + 1 + position, "training")
+        self._epoch_sum += sum(losses)
+        self._epoch_steps += len(losses)
+        return tuple(losses)
+
+    def end_epoch(self) -> float:
+        """Return the mean of the losses flushed since the last epoch's end, and begin anew."""
+        mean = self._epoch_sum / self._epoch_steps
+        self._epoch_sum, self._epoch_steps = 0.0, 0
+        return mean
+
+
+def require_finite(loss: float, step: int, which: str) -> float:
+    """Return `loss`; raises TrainingFailed when it is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise TrainingFailed(
+            f"the {which} loss became {loss} at step {step}; lower learning_rate, or look for extreme values",
+            code=ErrorCode.DIVERGED,
+        )
+    return loss

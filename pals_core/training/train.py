@@ -1,0 +1,80 @@
+"""Training in one call, for Python users."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from pals_core.data.audit import profile_of
+from pals_core.data.table import Table, read_table
+from pals_core.errors import InvalidSpec, Problem
+from pals_core.feasibility import check, resolve
+from pals_core.spec import Spec
+from pals_core.training.events import CheckpointSaved, Finished, Result, TrainingEvent
+from pals_core.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out: the result, and the best checkpoint's file."""
+
+    result: Result
+    path: Path
+    stopped_early: bool
+
+
+def train(
+    spec: Spec | Mapping[str, Any],
+    table: Table | pd.DataFrame | str | Path,
+    output_dir: str | Path | None = None,
+    on_event: Callable[[TrainingEvent], None] | None = None,
+) -> Trained:
+    """Train a forecaster and return its result and file; without `output_dir`, in a new temporary folder.
+
+    `spec` may leave open what depends on the data. Raises InvalidSpec with every problem, InvalidTable, and
+    TrainingFailed when the training could not go on.
+    """
+    parsed = spec if isinstance(spec, Spec) else parse_spec(spec)
+    series = _as_table(table)
+    profile = profile_of(series)
+    resolved = resolve(parsed, profile)
+    if problems := check(resolved, profile):
+        raise InvalidSpec(problems[0].message, tuple(problems))
+    folder = Path(tempfile.mkdtemp(prefix="pals-") if output_dir is None else output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    best: CheckpointSaved | None = None
+    finished: Finished | None = None
+    for event in Trainer(resolved, series, folder).run():
+        if on_event is not None:
+            on_event(event)
+        if isinstance(event, CheckpointSaved) and event.is_best:
+            best = event
+        elif isinstance(event, Finished):
+            finished = event
+    if best is None or finished is None:
+        raise RuntimeError("the training ended without a result")
+    return Trained(finished.result, Path(best.path), finished.stopped_early)
+
+
+def parse_spec(fields: Mapping[str, Any]) -> Spec:
+    """Return the spec of plain data; raises InvalidSpec with a JSON pointer to each wrong field."""
+    try:
+        return Spec.model_validate(fields)
+    except ValidationError as error:
+        problems = tuple(
+            Problem(detail["msg"], pointer="".join(f"/{part}" for part in detail["loc"])) for detail in error.errors()
+        )
+        raise InvalidSpec(f"{problems[0].pointer}: {problems[0].message}", problems) from error
+
+
+def _as_table(table: Table | pd.DataFrame | str | Path) -> Table:
+    if isinstance(table, Table):
+        return table
+    return Table.from_frame(table) if isinstance(table, pd.DataFrame) else read_table(Path(table))

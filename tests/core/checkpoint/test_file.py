@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pals_core.checkpoint.container import MAX_HEADER_BYTES, header_text, read_header
+from pals_core.checkpoint.file import Checkpoint, _digest, read_checkpoint, write_checkpoint
+from pals_core.data.table import Table
+from pals_core.errors import InvalidCheckpoint
+from pals_core.training.trainer import Trainer
+
+
+def same(one: Checkpoint, other: Checkpoint) -> bool:
+    return (
+        one.header == other.header
+        and all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights | other.weights)
+        and all(torch.equal(one.masks[name], other.masks[name]) for name in one.masks | other.masks)
+        and np.array_equal(one.series_end.values, other.series_end.values)
+        and one.series_end.times.equals(other.series_end.times)
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(best_checkpoint: Path) -> Checkpoint:
+    return read_checkpoint(best_checkpoint)
+
+
+def test_what_is_written_is_read_bit_for_bit(checkpoint: Checkpoint, best_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "copy.pals.safetensors"
+    size = write_checkpoint(path, checkpoint)
+    assert size == path.stat().st_size
+    assert same(read_checkpoint(path), checkpoint)
+    assert path.read_bytes() == best_checkpoint.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_network_that_is_built_has_these_weights(checkpoint: Checkpoint) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    model = checkpoint.build()
+    assert torch.equal(torch.rand(3), expected)
+    assert not model.training
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, checkpoint.weights[name])
+
+
+def test_the_end_of_the_series_is_kept(checkpoint: Checkpoint, series: Table) -> None:
+    assert np.array_equal(checkpoint.series_end.values, series.values[-12:])
+    assert checkpoint.series_end.times.equals(series.times[-12:])
+
+
+def test_the_file_is_as_small_as_its_active_weights_allow(checkpoint: Checkpoint, best_checkpoint: Path) -> None:
+    header = checkpoint.header
+    unmasked = header.total_parameters - header.maskable_parameters
+    bound = 4 * header.active_parameters + header.maskable_parameters / 8 + 4 * unmasked + 64 * 1024
+    assert best_checkpoint.stat().st_size <= 1.02 * bound
+
+
+def test_the_header_alone_can_be_read(checkpoint: Checkpoint, best_checkpoint: Path) -> None:
+    assert read_header(best_checkpoint) == checkpoint.header
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kept.pals.safetensors"
+    write_checkpoint(path, checkpoint)
+    before = path.read_bytes()
+
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pals_core.checkpoint.file.save_file", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(path, checkpoint)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "nothing")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 0.999999))
+def test_a_truncated_file_is_refused(best_checkpoint: Path, tmp_path: Path, share: float) -> None:
+    content = best_checkpoint.read_bytes()
+    path = tmp_path / "damaged"
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InvalidCheckpoint):
+        read_checkpoint(path)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(in_header=st.booleans(), share=st.floats(0, 0.999999), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_without_effect(
+    best_checkpoint: Path, checkpoint: Checkpoint, tmp_path: Path, in_header: bool, share: float, bit: int
+) -> None:
+    content = bytearray(best_checkpoint.read_bytes())
+    header_end = 8 + struct.unpack("<Q", content[:8])[0]
+    position = int(share * header_end) if in_header else header_end + int(share * (len(content) - header_end))
+    content[position] ^= 1 << bit
+    path = tmp_path / "damaged"
+    path.write_bytes(content)
+    try:
+        loaded = read_checkpoint(path)
+    except InvalidCheckpoint:
+        return
+    assert same(loaded, checkpoint)
+
+
+def test_bytes_after_the_end_are_refused(best_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "longer"
+    path.write_bytes(best_checkpoint.read_bytes() + b"\0")
+    with pytest.raises(InvalidCheckpoint):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"", "0 bytes", id="empty"),
+        pytest.param(b"PK\x03\x04", "4 bytes", id="short"),
+        pytest.param(struct.pack("<Q", 2**63) + b"{}", "at most", id="header too large"),
+        pytest.param(struct.pack("<Q", MAX_HEADER_BYTES) + b"{}", "truncated", id="header beyond the end"),
+        pytest.param(struct.pack("<Q", 4) + b"\xff\xfe\xfd\xfc", "not valid JSON", id="not text"),
+        pytest.param(struct.pack("<Q", 20_000) + b"[" * 20_000, "not valid JSON", id="nested"),
+        pytest.param(struct.pack("<Q", 13) + b'{"a":1,"a":2}', "twice", id="doubled name"),
+        pytest.param(struct.pack("<Q", 2) + b"[]", "no checkpoint description", id="a list"),
+        pytest.param(struct.pack("<Q", 2) + b"{}", "no checkpoint description", id="another container"),
+        pytest.param(
+            struct.pack("<Q", 34) + b'{"__metadata__":{"pals":"\\ud800"}}', "description", id="half a character"
+        ),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(InvalidCheckpoint, match=message):
+        read_checkpoint(path)
+
+
+Change = Callable[[dict[str, Any], dict[str, Tensor]], None]
+
+
+def forge(source: Path, target: Path, change: Change) -> None:
+    """Write what `change` makes of a checkpoint, with a digest that is right."""
+    text, tensors = header_text(source), load_file(source)
+    description = json.loads(text)
+    del tensors["digest"]
+    change(description, tensors)
+    text = json.dumps(description)
+    tensors.setdefault("digest", _digest(text, tensors))
+    save_file(tensors, target, metadata={"pals": text})
+
+
+WEIGHT = "projection.weight"  # [3, 16]
+
+
+def set_field(*path: str | int, value: Any) -> Change:
+    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        place: Any = description
+        for part in path[:-1]:
+            place = place[part]
+        place[path[-1]] = value
+
+    return change
+
+
+def set_tensor(name: str, make: Callable[[Tensor], Tensor]) -> Change:
+    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors[name] = make(tensors[name])
+
+    return change
+
+
+def drop(name: str) -> Change:
+    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        del tensors[name]
+
+    return change
+
+
+def add(name: str) -> Change:
+    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors[name] = torch.zeros(1)
+
+    return change
+
+
+def with_value(index: int, value: float) -> Callable[[Tensor], Tensor]:
+    def make(tensor: Tensor) -> Tensor:
+        changed = tensor.clone()
+        changed.view(-1)[index] = value
+        return changed
+
+    return make
+
+
+HOSTILE = [
+    pytest.param(set_field("format_version", value=2), "version 2", id="another version"),
+    pytest.param(set_field("format_version", value=None), "version None", id="no version"),
+    pytest.param(set_field("surprise", value=1), "description", id="unknown field"),
+    pytest.param(set_field("scaler_std", 0, value=0.0), "standard deviation", id="zero deviation"),
+    pytest.param(set_field("scaler_std", 0, value=-1.0), "standard deviation", id="negative deviation"),
+    pytest.param(set_field("scaler_mean", 0, value=float("nan")), "description", id="mean that is no number"),
+    pytest.param(set_field("scaler_mean", value=[0.0]), "length", id="short scaler"),
+    pytest.param(set_field("columns", value=["calm", "calm", "noise"]), "twice", id="doubled column"),
+    pytest.param(set_field("columns", value=["a"] * 2), "twice", id="fewer columns"),
+    pytest.param(set_field("frequency", value="fortnight"), "frequency", id="unknown frequency"),
+    pytest.param(set_field("frequency", value="h"), "calendar features", id="another frequency"),
+    pytest.param(set_field("calendar_features", value=[]), "calendar features", id="no calendar"),
+    pytest.param(set_field("spec", "data", "input_len", value=None), "input_len", id="unresolved spec"),
+    pytest.param(set_field("spec", "data", "input_len", value=13), "network|steps", id="another input length"),
+    pytest.param(set_field("spec", "model", "d_ff", value=32768), "layers", id="a larger network"),
+    pytest.param(set_field("spec", "model", value={"name": "dlinear"}), "layers", id="another network"),
+    pytest.param(set_field("spec", "model", "heads", value=3), "heads", id="impossible network"),
+    pytest.param(set_field("layers", WEIGHT, "weights", value=2**62), "layers", id="too many weights"),
+    pytest.param(set_field("layers", WEIGHT, "active", value=1), "counts", id="another count"),
+    pytest.param(set_field("layers", WEIGHT, "active", value=49), "more active weights", id="impossible count"),
+    pytest.param(set_field("total_parameters", value=7), "parameter count", id="another total"),
+    pytest.param(drop("series.times"), "lacks the tensor 'series.times'", id="no times"),
+    pytest.param(drop(f"{WEIGHT}.bitmask"), "lacks", id="no bitmask"),
+    pytest.param(drop("projection.bias"), "lacks", id="no bias"),
+    pytest.param(add("extra"), "unknown tensor 'extra'", id="unknown tensor"),
+    pytest.param(add("digest"), "digest", id="wrong digest"),
+    pytest.param(
+        set_tensor(f"{WEIGHT}.shape", lambda _: torch.tensor([2**40, 2**40])), "shape of projection", id="huge shape"
+    ),
+    pytest.param(set_tensor(f"{WEIGHT}.shape", lambda _: torch.tensor([16, 3])), "shape", id="turned shape"),
+    pytest.param(set_tensor(f"{WEIGHT}.shape", lambda t: t.float()), "shape", id="shape of fractions"),
+    pytest.param(set_tensor(f"{WEIGHT}.bitmask", lambda t: t[:-1].clone()), "bitmask", id="short bitmask"),
+    pytest.param(set_tensor(f"{WEIGHT}.bitmask", lambda t: t.bool()), "bitmask", id="bitmask of another type"),
+    pytest.param(set_tensor(f"{WEIGHT}.bitmask", torch.zeros_like), "values", id="bitmask of another count"),
+    pytest.param(set_tensor(f"{WEIGHT}.compressed", lambda t: t[1:].clone()), "values", id="a value too few"),
+    pytest.param(set_tensor(f"{WEIGHT}.compressed", lambda t: t.double()), "values", id="values of another type"),
+    pytest.param(set_tensor(f"{WEIGHT}.compressed", with_value(0, float("nan"))), "not finite", id="weight NaN"),
+    pytest.param(set_tensor("projection.bias", lambda t: t[:1].clone()), "projection.bias", id="short bias"),
+    pytest.param(set_tensor("projection.bias", with_value(0, float("inf"))), "not finite", id="infinite bias"),
+    pytest.param(set_tensor("series.values", lambda t: t[:5].clone()), "12 steps", id="short series"),
+    pytest.param(set_tensor("series.values", with_value(0, float("nan"))), "not finite", id="unknown value"),
+    pytest.param(set_tensor("series.values", lambda t: t.float()), "12 steps", id="rounded series"),
+    pytest.param(set_tensor("series.times", lambda t: t[:5].clone()), "12 time steps", id="few times"),
+    pytest.param(set_tensor("series.times", lambda t: t.flip(0)), "grid", id="times backwards"),
+    pytest.param(set_tensor("series.times", with_value(3, -(2**63))), "grid", id="no time"),
+    pytest.param(set_tensor("series.times", with_value(11, 2**63 - 1)), "grid", id="a time far away"),
+    pytest.param(set_tensor("series.times", lambda t: t - t[0] + 2**63 - 1 - 10**12), "grid", id="the end of time"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE)
+def test_a_forged_file_is_refused(best_checkpoint: Path, tmp_path: Path, change: Change, message: str) -> None:
+    path = tmp_path / "forged"
+    forge(best_checkpoint, path, change)
+    with pytest.raises(InvalidCheckpoint, match=message) as caught:
+        read_checkpoint(path)
+    assert len(caught.value.message) < 700
+
+
+def test_a_forgery_that_changes_nothing_is_read(best_checkpoint: Path, tmp_path: Path, checkpoint: Checkpoint) -> None:
+    path = tmp_path / "unchanged"
+    forge(best_checkpoint, path, lambda description, tensors: None)
+    assert same(read_checkpoint(path), checkpoint)
+
+
+def test_bits_beyond_the_last_weight_are_refused(best_checkpoint: Path, tmp_path: Path, checkpoint: Checkpoint) -> None:
+    odd = next(name for name, layer in checkpoint.header.layers.items() if layer.weights % 8)
+
+    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors[f"{odd}.bitmask"][-1] |= 128
+
+    path = tmp_path / "forged"
+    forge(best_checkpoint, path, change)
+    with pytest.raises(InvalidCheckpoint, match="beyond its last one"):
+        read_checkpoint(path)
+
+
+def test_constants_that_would_fill_the_memory_are_refused(
+    best_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "forged"
+    forge(best_checkpoint, path, set_field("spec", "data", "horizon", value=100_000))
+    monkeypatch.setattr("pals_core.checkpoint.file.MAX_DERIVED_BYTES", 2**20)
+    with pytest.raises(InvalidCheckpoint, match="constants"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("frequency", ["W-SAT", "MS", "B", "15min", "YS-JAN"])
+def test_times_of_other_frequencies_come_back(
+    checkpoint: Checkpoint, tmp_path: Path, series: Table, make_spec: Callable[..., Any], frequency: str
+) -> None:
+    times = pd.date_range("2001-01-01", periods=len(series.times), freq=frequency).as_unit("us")
+    table = Table(times, series.values, series.columns, frequency)
+    spec = make_spec(model={"name": "dlinear"}, training={"epochs": 1})
+    for _ in Trainer(spec, table, tmp_path).run():
+        pass
+    loaded = read_checkpoint(tmp_path / "epoch-001.pals.safetensors")
+    assert loaded.series_end.times.equals(times[-12:])
+
+
+def test_a_dense_and_an_empty_tensor_come_back(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    name, emptied = list(checkpoint.masks)[:2]
+    weights, masks, layers = dict(checkpoint.weights), dict(checkpoint.masks), dict(checkpoint.header.layers)
+    masks[name] = torch.ones_like(masks[name])
+    masks[emptied], weights[emptied] = torch.zeros_like(masks[emptied]), torch.zeros_like(weights[emptied])
+    for changed in (name, emptied):
+        layers[changed] = layers[changed].model_copy(update={"active": int(masks[changed].sum())})
+    header = checkpoint.header.model_copy(update={"layers": layers})
+    changed_checkpoint = replace(checkpoint, header=header, weights=weights, masks=masks)
+    write_checkpoint(tmp_path / "file", changed_checkpoint)
+    assert same(read_checkpoint(tmp_path / "file"), changed_checkpoint)

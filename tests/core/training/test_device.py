@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pals_core.errors import ErrorCode, TrainingFailed
+from pals_core.training.device import choose_device, with_own_random_state, with_readable_failures
+
+CPU = torch.device("cpu")
+
+
+def draws(seed: int) -> Iterator[float]:
+    torch.manual_seed(seed)
+    while True:
+        yield float(torch.rand(()))
+
+
+def test_two_random_sequences_do_not_disturb_each_other() -> None:
+    alone = with_own_random_state(draws(1), CPU)
+    expected = [next(alone) for _ in range(4)]
+
+    torch.manual_seed(99)
+    outer_alone = torch.rand(3)
+    torch.manual_seed(99)
+    first, second = with_own_random_state(draws(1), CPU), with_own_random_state(draws(2), CPU)
+    seen, outer = [], []
+    for _ in range(3):
+        seen.append(next(first))
+        next(second)
+        outer.append(torch.rand(()))
+    seen.append(next(first))
+
+    assert seen == expected
+    assert torch.equal(torch.stack(outer), outer_alone)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingFailed) as caught:
+        choose_device("cuda")
+    assert caught.value.code is ErrorCode.DEVICE_UNAVAILABLE
+    assert choose_device("auto") == CPU
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_running_out_of_memory_is_said_plainly(error: BaseException) -> None:
+    def fails() -> Iterator[int]:
+        yield 1
+        raise error
+
+    items = with_readable_failures(fails())
+    assert next(items) == 1
+    with pytest.raises(TrainingFailed) as caught:
+        next(items)
+    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+
+
+def test_other_runtime_errors_stay_what_they_are() -> None:
+    def fails() -> Iterator[int]:
+        raise RuntimeError("shapes differ")
+        yield 1
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        next(with_readable_failures(fails()))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pals_core.errors import ErrorCode, TrainingFailed
+from pals_core.training.progress import FLUSH_STEPS, LossBuffer
+
+
+def test_losses_come_out_in_order_and_once() -> None:
+    losses = LossBuffer()
+    for step in (1, 2, 3):
+        losses.add(step, torch.tensor(float(step)))
+    assert losses.flush() == (1.0, 2.0, 3.0)
+    assert losses.flush() == ()
+
+
+def test_the_mean_is_that_of_the_epoch() -> None:
+    losses = LossBuffer()
+    for epoch_losses, mean in (((1.0, 2.0, 6.0), 3.0), ((4.0,), 4.0)):
+        for step, loss in enumerate(epoch_losses, start=1):
+            losses.add(step, torch.tensor(loss))
+            losses.flush()
+        assert losses.end_epoch() == mean
+
+
+def test_many_steps_are_due() -> None:
+    losses = LossBuffer()
+    for step in range(1, FLUSH_STEPS + 1):
+        losses.add(step, torch.tensor(1.0))
+    assert losses.is_due
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_first_loss_that_is_no_number_is_named_by_its_step(bad: float) -> None:
+    losses = LossBuffer()
+    for step, loss in enumerate([1.0, 1.0, bad, math.nan], start=11):
+        losses.add(step, torch.tensor(loss))
+    with pytest.raises(TrainingFailed, match=r"training loss became .* at step 13") as caught:
+        losses.flush()
+    assert caught.value.code is ErrorCode.DIVERGED

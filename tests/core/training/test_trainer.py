@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pals_core.checkpoint.file import read_checkpoint
+from pals_core.data.table import Table
+from pals_core.errors import ErrorCode, InvalidSpec, TrainingFailed
+from pals_core.sparsity.decision import Move
+from pals_core.spec import Spec
+from pals_core.training.events import (
+    TRAINING_EVENT,
+    CheckpointSaved,
+    EpochEnd,
+    Finished,
+    MaskUpdate,
+    Message,
+    Progress,
+    Started,
+    TrainingEvent,
+)
+from pals_core.training.trainer import Trainer, learning_rate_at
+
+MakeSpec = Callable[..., Spec]
+
+
+def test_events_come_in_order(trained: list[TrainingEvent]) -> None:
+    assert isinstance(trained[0], Started)
+    assert isinstance(trained[-1], Finished)
+    assert [event.type for event in trained if event.type in ("epoch", "checkpoint", "finished")] == [
+        *("epoch", "checkpoint") * 3,
+        "checkpoint",
+        "finished",
+    ]
+    steps = [event.step for event in trained if not isinstance(event, Started | Finished | Message)]
+    assert steps[:-1] == sorted(steps[:-1])
+
+
+def test_every_step_has_one_loss_told_before_later_events(trained: list[TrainingEvent]) -> None:
+    started = trained[0]
+    assert isinstance(started, Started)
+    told = 0
+    for event in trained:
+        if isinstance(event, Progress):
+            assert event.step == told + len(event.train_losses)
+            told = event.step
+        elif isinstance(event, MaskUpdate | EpochEnd):
+            assert event.step == told
+    assert told == started.total_steps
+
+
+def test_events_survive_json(trained: list[TrainingEvent]) -> None:
+    for event in trained:
+        assert TRAINING_EVENT.validate_json(event.model_dump_json()) == event
+
+
+def test_updates_happen_on_schedule_and_sparsity_follows_the_moves(trained: list[TrainingEvent]) -> None:
+    started, updates = trained[0], [event for event in trained if isinstance(event, MaskUpdate)]
+    assert isinstance(started, Started)
+    assert [update.step for update in updates] == list(range(2, 2 * len(updates) + 1, 2))
+    assert 2 * len(updates) < started.total_steps
+    for update in updates:
+        change = (update.pruned - update.grown) / started.maskable_parameters
+        assert update.sparsity - update.sparsity_before == pytest.approx(change, abs=1e-9)
+        assert (update.move is Move.SHRINK) == (change > 0)
+    assert [update.sparsity_before for update in updates[1:]] == [update.sparsity for update in updates[:-1]]
+    frozen = [event.masks_frozen for event in trained if isinstance(event, EpochEnd)]
+    assert frozen[-1]
+    assert not frozen[0]
+
+
+def test_the_best_and_the_last_checkpoint_remain(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    best = last = ""
+    for event in Trainer(make_spec(training={"epochs": 5}), series, tmp_path).run():
+        if isinstance(event, CheckpointSaved):
+            assert Path(event.path).exists()
+            best = event.path if event.is_best else best
+            last = event.path if event.is_last else last
+            assert {best, last} <= {str(path) for path in tmp_path.iterdir()}
+    assert {str(path) for path in tmp_path.iterdir()} == {best, last}
+
+
+def test_the_result_describes_the_best_file(trained: list[TrainingEvent], best_checkpoint: Path) -> None:
+    finished = trained[-1]
+    assert isinstance(finished, Finished)
+    result, header = finished.result, read_checkpoint(best_checkpoint).header
+    assert header.metrics == result.metrics
+    assert (header.epoch, header.step, header.sparsity) == (result.epoch, result.step, result.sparsity)
+    assert header.validation_loss == result.validation_loss
+    assert result.checkpoint_bytes == best_checkpoint.stat().st_size
+    assert result.sparsity == pytest.approx(1 - result.active_parameters / result.maskable_parameters)
+    epochs = {event.epoch: event for event in trained if isinstance(event, EpochEnd)}
+    sparse_enough = [epoch for epoch in epochs.values() if epoch.sparsity >= 0.2]
+    assert result.reached_min_sparsity
+    assert result.epoch == min(sparse_enough, key=lambda epoch: epoch.validation_loss).epoch
+
+
+def test_equal_trainings_write_equal_bytes(
+    series: Table, make_spec: MakeSpec, best_checkpoint: Path, tmp_path: Path
+) -> None:
+    for _ in Trainer(make_spec(), series, tmp_path).run():
+        torch.rand(3)
+    assert (tmp_path / best_checkpoint.name).read_bytes() == best_checkpoint.read_bytes()
+
+
+def test_another_seed_gives_another_network(
+    series: Table, make_spec: MakeSpec, best_checkpoint: Path, tmp_path: Path
+) -> None:
+    *_, finished = Trainer(make_spec(training={"seed": 4}), series, tmp_path).run()
+    assert isinstance(finished, Finished)
+    assert read_checkpoint(best_checkpoint).header.validation_loss != finished.result.validation_loss
+
+
+def test_inactive_weights_are_zero_in_every_checkpoint(best_checkpoint: Path) -> None:
+    checkpoint = read_checkpoint(best_checkpoint)
+    assert checkpoint.header.sparsity >= 0.2
+    for name, mask in checkpoint.masks.items():
+        assert int(mask.sum()) == checkpoint.header.layers[name].active
+        assert not checkpoint.weights[name][~mask].any()
+
+
+def test_a_dense_training_has_no_updates_and_any_epoch_may_be_best(
+    series: Table, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    events = list(Trainer(make_spec(method="dense"), series, tmp_path).run())
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert not [event for event in events if isinstance(event, MaskUpdate)]
+    assert finished.result.sparsity == 0
+    assert finished.result.average_density == 1
+    assert finished.result.reached_min_sparsity
+    assert all(event.masks_frozen for event in events if isinstance(event, EpochEnd))
+
+
+def test_a_training_that_stays_too_dense_says_so(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    method = {"name": "pals", "update_interval": 5, "min_sparsity": 0.85, "max_sparsity": 0.9}
+    events = list(Trainer(make_spec(method=method), series, tmp_path).run())
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert not finished.result.reached_min_sparsity
+    warnings = [event.message for event in events if isinstance(event, Message)]
+    assert len(warnings) == 1
+    assert "min_sparsity 0.85" in warnings[0]
+    assert all(event.move is Move.SHRINK for event in events if isinstance(event, MaskUpdate))
+
+
+@pytest.mark.parametrize("allocation", ["erk", "uniform"])
+def test_a_sparse_start_begins_at_its_density(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, allocation: str
+) -> None:
+    method = {"name": "pals", "update_interval": 2, "initial_density": 0.4, "initial_allocation": allocation}
+    started = next(Trainer(make_spec(method=method), series, tmp_path).run())
+    assert isinstance(started, Started)
+    assert started.sparsity == pytest.approx(0.6, abs=0.01)
+
+
+def test_early_stopping_ends_the_training(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec(model="dlinear", training={"epochs": 30, "patience": 1, "learning_rate": 0.5})
+    *_, finished = events = list(Trainer(spec, series, tmp_path).run())
+    assert isinstance(finished, Finished)
+    assert finished.stopped_early
+    losses = [event.validation_loss for event in events if isinstance(event, EpochEnd)]
+    assert len(losses) < 30
+    assert losses[-1] >= min(losses[:-1])
+    assert losses[:-1] == sorted(losses[:-1], reverse=True)
+
+
+def test_stopping_the_iteration_stops_the_training(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    run = Trainer(make_spec(), series, tmp_path).run()
+    for event in run:
+        if isinstance(event, MaskUpdate):
+            break
+    run.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "which"),
+    [
+        pytest.param(slice(195, 200), "validation", id="in the validation part"),
+        pytest.param(slice(240, 260), "test", id="in the test part"),
+    ],
+)
+def test_a_loss_beyond_numbers_is_a_failure_that_says_where(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, rows: slice, which: str
+) -> None:
+    spec = make_spec(model={"name": "dlinear"}, training={"learning_rate": 1e-4})
+    huge = Table(series.times, series.values.copy(), series.columns, series.frequency)
+    huge.values[rows] *= 1e38
+    with pytest.raises(TrainingFailed, match=f"the {which} loss became .* at step [0-9]+") as caught:
+        list(Trainer(spec, huge, tmp_path).run())
+    assert caught.value.code is ErrorCode.DIVERGED
+
+
+def test_a_batch_larger_than_the_training_part_is_refused(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    spec = make_spec()
+    training = spec.training.model_copy(update={"batch_size": 1000})
+    with pytest.raises(InvalidSpec) as caught:
+        next(Trainer(spec.model_copy(update={"training": training}), series, tmp_path).run())
+    assert caught.value.problems[0].pointer == "/training/batch_size"
+
+
+def test_the_learning_rate_halves_from_the_third_epoch_on() -> None:
+    assert [learning_rate_at(epoch, 1e-4) for epoch in range(1, 6)] == [1e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5]

@@ -1,0 +1,100 @@
+"""What a training says becomes events, points and progress."""
+
+from __future__ import annotations
+
+import math
+
+from jobstore.events import EventLevel, EventType
+from jobstore.metrics import Point
+from pals_core.sparsity.decision import Move
+from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress, Started
+from worker.narrate import Narrator
+
+STARTED = Started(
+    total_steps=20,
+    steps_per_epoch=10,
+    epochs=2,
+    device="cpu",
+    threads=1,
+    total_parameters=110,
+    maskable_parameters=100,
+    sparsity=0.0,
+)
+
+
+def test_losses_become_one_point_a_step_and_one_progress_event_a_report() -> None:
+    narrator = Narrator()
+    narrator.hear(STARTED)
+    narrator.take()
+    narrator.hear(Progress(step=3, epoch=1, train_losses=(3.0, 2.0, 1.0), sparsity=0.25))
+    narrator.hear(Progress(step=5, epoch=1, train_losses=(0.5, 0.25), sparsity=0.25))
+    events, points = narrator.take()
+    assert points == [
+        Point("train_loss", step, value) for step, value in enumerate((3.0, 2.0, 1.0, 0.5, 0.25), start=1)
+    ]
+    assert [event.type for event in events] == [EventType.PROGRESS]
+    assert events[0].data["step"] == 5
+    assert events[0].data["percentage"] == 25.0
+    assert events[0].data["train_loss"] == 0.25
+    assert narrator.take() == ([], [])
+    assert not narrator.waiting
+
+
+def test_an_update_tells_its_move_and_leaves_its_points() -> None:
+    narrator = Narrator()
+    narrator.hear(STARTED)
+    narrator.take()
+    narrator.hear(
+        MaskUpdate(
+            step=5,
+            epoch=1,
+            move=Move.SHRINK,
+            validation_loss=0.7,
+            best_loss=None,
+            best_sparsity=None,
+            prune_rate=0.5,
+            sparsity_before=0.0,
+            sparsity=0.05,
+            pruned=55,
+            grown=50,
+        )
+    )
+    events, points = narrator.take()
+    assert [event.type for event in events] == [EventType.MASK_UPDATE]
+    assert events[0].data["best_loss"] is None
+    assert set(points) == {Point("sparsity", 5, 0.05), Point("decision_loss", 5, 0.7), Point("prune_rate", 5, 0.5)}
+    assert narrator.current()["move"] == "shrink"
+
+
+def test_a_value_that_is_no_number_is_not_a_point() -> None:
+    narrator = Narrator()
+    narrator.hear(STARTED)
+    narrator.take()
+    narrator.hear(Progress(step=2, epoch=1, train_losses=(math.nan, math.inf), sparsity=0.0))
+    assert narrator.take() == ([], [])
+
+
+def test_an_epoch_and_a_warning_become_events_of_their_level() -> None:
+    narrator = Narrator()
+    narrator.hear(STARTED)
+    narrator.take()
+    narrator.hear(
+        EpochEnd(
+            epoch=1,
+            step=10,
+            train_loss=1.0,
+            validation_loss=0.9,
+            sparsity=0.1,
+            learning_rate=1e-4,
+            masks_frozen=False,
+            is_best=True,
+        )
+    )
+    narrator.hear(Message(level="warning", message="look out"))
+    events, points = narrator.take()
+    assert [(event.type, event.level) for event in events] == [
+        (EventType.EPOCH, EventLevel.INFO),
+        (EventType.MESSAGE, EventLevel.WARNING),
+    ]
+    assert {point.name for point in points} == {"validation_loss", "learning_rate"}
+    assert narrator.current()["validation_loss"] == 0.9
