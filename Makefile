@@ -22,10 +22,10 @@ SIZE := up to 3 GB (PyTorch with CUDA); PALS_TORCH=cpu makes it about 400 MB
 endif
 endif
 
-.PHONY: help demo serve test check lock clean
+.PHONY: help demo serve test check acceptance lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "ARGS='...'      further arguments for demo, serve and test"
 	@echo "PYTHON=...      the Python to build $(VENV) with: 3.11, 3.12 or 3.13"
@@ -45,6 +45,9 @@ check: $(VENV)/.dev ## Check lint, formatting, types and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/lint-imports --no-logo
+
+acceptance: $(VENV)/.dev ## Long: train the two real series in SERIES=folder over HTTP on both stacks
+	$(BIN)/python -m benchmarks.acceptance $(SERIES) $(ARGS)
 
 lock: $(VENV)/.python ## Choose the newest versions that fit and write requirements.lock
 	$(BIN)/python -m venv build/uv

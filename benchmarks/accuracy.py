@@ -1,6 +1,6 @@
 """Test error and sparsity of PALS on the illness series, against the published numbers.
 
-    python benchmarks/accuracy.py national_illness.csv --seeds 2020 2021 2022 --output accuracy.json
+    python -m benchmarks.accuracy national_illness.csv --seeds 2020 2021 2022 --output accuracy.json
 
 NSTransformer at full size, 36 weeks in, 24 ahead, Δt = 5, γ = λ = 1.1. The published program, evaluated over all 170
 test windows, has MSE 2.538 and MAE 0.989 at S = 0.54 (dense: MSE 2.598).
@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-
+from benchmarks.machine import machine
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
 from pals_core.errors import InvalidSpec
@@ -92,19 +87,6 @@ def spread(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "standard_deviation": statistics.stdev(values) if len(values) > 1 else 0.0,
         }
     return summary
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "pandas": pd.__version__,
-    }
 
 
 def main() -> None:
