@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 import api
-from api.offload_child import OUT_OF_MEMORY_EXIT
+from api.offload_protocol import OUT_OF_MEMORY_EXIT, OffloadKind
 from jobstore.settings import Settings
 from pals_core.errors import Problem
 
@@ -31,11 +31,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_WAITING_FORECASTS = 32
 # A child that grew beyond this is replaced after its request rather than kept.
 KEEP_BELOW_BYTES = 1536 * 1024 * 1024
-
-
-class OffloadKind(StrEnum):
-    AUDIT = "audit"
-    FORECAST = "forecast"
 
 
 class OffloadCause(StrEnum):

@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from api.offload_protocol import OUT_OF_MEMORY_EXIT, OffloadKind
 from pals_core.errors import PalsError
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
-OUT_OF_MEMORY_EXIT = 77
 MEMORY_POLL_SECONDS = 0.05
 
 
@@ -45,7 +45,7 @@ def _forecast() -> Function:
     return forecast
 
 
-KINDS: Mapping[str, Callable[[], Function]] = {"audit": _audit, "forecast": _forecast}
+KINDS: Mapping[str, Callable[[], Function]] = {OffloadKind.AUDIT: _audit, OffloadKind.FORECAST: _forecast}
 
 
 def answer(function: Function, line: bytes) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def main(kind: str, memory_bytes: int) -> None:
     # Whatever a library prints must not land among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    if kind == "audit" and sys.platform == "linux":
+    if kind == OffloadKind.AUDIT and sys.platform == "linux":
         _limit_address_space(memory_bytes)
     threading.Thread(target=_watch_memory, args=(memory_bytes,), daemon=True).start()
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -8,7 +8,9 @@ import sys
 import uvicorn
 
 from api.app import create_app
+from jobstore.database import DatabaseUnavailable, open_database
 from jobstore.logs import configure
+from jobstore.schema import SchemaOutdated, require_current
 from jobstore.settings import Settings
 
 GRACEFUL_SECONDS = 15
@@ -33,9 +35,24 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _require_database(settings: Settings) -> None:
+    database = open_database(settings)
+    try:
+        database.ping()
+        require_current(database)
+    except (DatabaseUnavailable, SchemaOutdated) as error:
+        sys.exit(str(error))
+    finally:
+        database.close()
+
+
 def run(settings: Settings) -> None:
-    """Serve on `settings.host` and `settings.port` (0: a free one) and print the address once it listens."""
+    """Serve on `settings.host` and `settings.port` (0: a free one) and print the address once it listens.
+
+    Exits with one line of reason when the database does not answer or needs migrating.
+    """
     configure(settings)
+    _require_database(settings)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, extract, func, or_, select
+from sqlalchemy import delete, extract, func, select
 
 from jobstore.artifacts import mark_deleting
 from jobstore.database import now as database_now
@@ -122,28 +122,12 @@ def unfinished_count(session: Session, tenant_id: str) -> int:
     )
 
 
-def jobs_ahead(session: Session, job: Job) -> int:
-    """How many queued jobs of the same device class will be claimed before this one."""
-    earlier = or_(
-        Job.priority > job.priority,
-        and_(
-            Job.priority == job.priority,
-            or_(Job.queued_at < job.queued_at, and_(Job.queued_at == job.queued_at, Job.id < job.id)),
-        ),
-    )
-    return (
-        session.scalar(
-            select(func.count())
-            .select_from(Job)
-            .where(Job.status == JobStatus.QUEUED, Job.device_class == job.device_class, earlier)
-        )
-        or 0
-    )
-
-
 def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
-    """`jobs_ahead` of those of these jobs that are queued, in one query."""
-    turn = func.row_number().over(partition_by=Job.device_class, order_by=(Job.priority.desc(), Job.queued_at, Job.id))
+    """How many queued jobs come before each of these jobs that are queued themselves, in the order of `claim_next`.
+
+    Jobs that need another device count too: a worker with a GPU takes them all in this order.
+    """
+    turn = func.row_number().over(order_by=(Job.priority.desc(), Job.queued_at, Job.id))
     queue = select(Job.id, turn.label("turn")).where(Job.status == JobStatus.QUEUED).subquery()
     rows = session.execute(select(queue.c.id, queue.c.turn).where(queue.c.id.in_([*job_ids])))
     return {row.id: row.turn - 1 for row in rows}
@@ -155,8 +139,8 @@ def jobs_of_workers(session: Session) -> dict[str, list[str]]:
     rows = session.execute(
         select(Job.worker_id, Job.id).where(Job.status.in_([*LEASED_STATUSES]), Job.worker_id.is_not(None))
     )
-    for worker_id, job_id in rows.tuples():
-        held.setdefault(worker_id or "", []).append(job_id)
+    for row in rows:
+        held.setdefault(row.worker_id, []).append(row.id)
     return held
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -71,14 +70,11 @@ class Upkeep:
         artifacts: ArtifactFolder,
         bell: Bell,
         settings: Settings,
-        *,
-        also: Callable[[datetime], None] | None = None,
     ) -> None:
         self._database = database
         self._artifacts = artifacts
         self._bell = bell
         self._settings = settings
-        self._also = also
         self._holder = uuid4().hex
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
@@ -104,8 +100,6 @@ class Upkeep:
             waiting = classes_to_ring(session)
         for device_class in waiting:
             self._bell.ring(device_class)
-        if self._also is not None:
-            self._also(now)
         # Last, so that a file that cannot be removed holds up nothing else.
         for artifact_id, key in doomed:
             try:

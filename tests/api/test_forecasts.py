@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pals_core.data.table import Table
+from pals_core.forecast.forecaster import load_forecaster
+from tests.api.conftest import Problem, Server, csv_of, serving
+
+
+@pytest.fixture(scope="module")
+def url(server: Server, best_checkpoint: Path) -> str:
+    job = server.queue()
+    lease = server.claim(job["id"])
+    checkpoint_id = server.checkpoint(lease, 1, best_checkpoint)
+    server.end(lease)
+    return f"/v1/checkpoints/{checkpoint_id}/forecasts"
+
+
+def rows_of(series: Table, stop: int, length: int) -> dict[str, Any]:
+    times, values = series.times[stop - length : stop], series.values[stop - length : stop]
+    return {
+        "timestamps": [time.isoformat() for time in times],
+        "values": {name: values[:, place].tolist() for place, name in enumerate(series.columns)},
+    }
+
+
+def test_without_a_body_it_goes_on_from_the_training_series(server: Server, url: str, best_checkpoint: Path) -> None:
+    expected = load_forecaster(best_checkpoint).forecast()
+    for request in ({}, {"json": {}}, {"json": None}):
+        response = server.http.post(url, **request)
+        assert response.status_code == 200, response.text
+        forecast = response.json()
+        assert forecast["checkpoint_id"] in url
+        assert forecast["columns"] == list(expected.columns)
+        assert forecast["timestamps"] == [time.isoformat() for time in expected.timestamps]
+        for place, name in enumerate(expected.columns):
+            assert forecast["values"][name] == pytest.approx(expected.values[:, place])
+
+
+def test_from_given_values_and_from_a_dataset_it_is_the_same(server: Server, url: str, series: Table) -> None:
+    given = server.http.post(url, json=rows_of(series, 100, 12))
+    assert given.status_code == 200, given.text
+    part = Table(series.times[:100], series.values[:100], series.columns, series.frequency)
+    dataset = server.upload(csv_of(part))
+    stored = server.http.post(url, json={"dataset_id": dataset["id"]})
+    assert stored.status_code == 200, stored.text
+    assert stored.json()["timestamps"] == given.json()["timestamps"]
+    for name in series.columns:
+        assert stored.json()["values"][name] == pytest.approx(given.json()["values"][name])
+
+
+def test_input_that_does_not_fit_is_refused(server: Server, url: str, series: Table, problem: Problem) -> None:
+    rows = rows_of(series, 100, 12)
+    too_few = rows_of(series, 100, 5)
+    lacking = {"timestamps": rows["timestamps"], "values": {"calm": rows["values"]["calm"]}}
+    weekly = {**rows, "timestamps": [f"2026-{1 + week // 4:02}-{1 + 7 * (week % 4):02}" for week in range(12)]}
+    no_times = {**rows, "timestamps": ["yesterday"] * 12}
+    for body in (too_few, lacking, weekly, no_times):
+        problem(server.http.post(url, json=body), 422, "invalid_forecast_input")
+    other = server.upload(b"date,a\n2026-01-01,1\n2026-01-02,2\n2026-01-03,3\n")
+    problem(server.http.post(url, json={"dataset_id": other["id"]}), 422, "invalid_forecast_input")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"timestamps": ["2026-01-01"]}, ""),
+        ({"values": {"calm": [1.0]}}, ""),
+        ({"timestamps": ["2026-01-01"], "values": {"calm": [1.0, 2.0]}}, ""),
+        ({"timestamps": ["2026-01-01"], "values": {"calm": [1.0]}, "dataset_id": "ds_0"}, ""),
+        ({"timestamps": [], "values": {}}, "/timestamps"),
+        ({"timestamps": [5], "values": {"calm": [1.0]}}, "/timestamps/0"),
+        ({"timestamps": ["2026-01-01"], "values": {"calm": ["x"]}}, "/values/calm/0"),
+        ({"timestamps": ["20\0"], "values": {"calm": [1.0]}}, "/timestamps/0"),
+        ({"timestamps": ["2026"], "values": {"a/b": [[]]}}, "/values/a~1b/0"),
+        ({"dataset": "ds_0"}, "/dataset"),
+        ([], ""),
+    ],
+)
+def test_a_body_that_is_none_is_pointed_at(server: Server, url: str, problem: Problem, body: Any, pointer: str) -> None:
+    errors = problem(server.http.post(url, json=body), 422, "invalid_request")["errors"]
+    assert pointer in [error["pointer"] for error in errors]
+
+
+def test_nan_is_no_value(server: Server, url: str, problem: Problem) -> None:
+    body = '{"timestamps": ["2026-01-01"], "values": {"calm": [NaN]}}'
+    response = server.http.post(url, content=body, headers={"Content-Type": "application/json"})
+    assert problem(response, 422, "invalid_request")["errors"][0]["pointer"] == "/values/calm/0"
+
+
+def test_an_unknown_dataset_is_pointed_at(server: Server, url: str, problem: Problem) -> None:
+    body = problem(server.http.post(url, json={"dataset_id": "ds_0"}), 404, "not_found")
+    assert body["errors"][0]["pointer"] == "/dataset_id"
+
+
+def test_a_damaged_checkpoint_is_told_without_a_trace(
+    server: Server, best_checkpoint: Path, tmp_path: Path, problem: Problem
+) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(best_checkpoint.read_bytes()[:-100])
+    lease = server.claim(server.queue()["id"])
+    checkpoint_id = server.checkpoint(lease, 1, damaged)
+    problem(server.http.post(f"/v1/checkpoints/{checkpoint_id}/forecasts"), 500, "invalid_checkpoint")
+    server.end(lease)
+
+
+@pytest.fixture(scope="module")
+def starved_server(tmp_path_factory: pytest.TempPathFactory, series: Table) -> Iterator[Server]:
+    """An API whose forecasts may not take the memory that torch needs."""
+    variables = {"PALS_FORECAST_MEMORY_BYTES": str(64 << 20)}
+    with serving(tmp_path_factory.mktemp("starved"), variables) as running:
+        running.table = csv_of(series)
+        yield running
+
+
+def test_a_forecast_beyond_its_memory_says_so(starved_server: Server, best_checkpoint: Path, problem: Problem) -> None:
+    server = starved_server
+    lease = server.claim(server.queue()["id"])
+    url = f"/v1/checkpoints/{server.checkpoint(lease, 1, best_checkpoint)}/forecasts"
+    assert "64 MiB" in problem(server.http.post(url), 422, "forecast_too_large")["detail"]

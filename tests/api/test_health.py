@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from jobstore.workers import WorkerIdentity, announce
+from tests.api.conftest import Problem, Server, serving
+from tests.servers.postgres import PostgresServer
+
+
+def test_it_is_live_without_a_worker_and_ready_with_one(
+    server: Server, problem: Problem, live_worker: WorkerIdentity
+) -> None:
+    assert server.http.get("/healthz").json() == {"status": "live"}
+    ready = server.http.get("/readyz")
+    assert ready.status_code == 200, ready.text
+    assert set(ready.json()["parts"]) == {"database", "storage", "broker", "worker"}
+
+
+def test_readiness_names_what_is_missing(tmp_path: Path, problem: Problem) -> None:
+    with serving(tmp_path, {"PALS_BROKER_URL": "redis://127.0.0.1:1/0"}) as server:
+        response = server.http.get("/readyz")
+        body = problem(response, 503, "not_ready")
+        assert int(response.headers["retry-after"]) > 0
+        missing = {name for name, part in body["parts"].items() if not part["ready"]}
+        assert missing == {"broker", "worker"}
+        assert {error["parameter"] for error in body["errors"]} == missing
+        with server.database.write() as session:
+            announce(session, WorkerIdentity((), 1, {}))
+        assert server.http.get("/readyz").json()["parts"]["worker"]["ready"] is True
+        shutil.rmtree(server.artifacts.root, ignore_errors=True)
+        server.artifacts.root.write_text("in the way")
+        assert server.http.get("/readyz").json()["parts"]["storage"]["ready"] is False
+
+
+def test_a_job_is_taken_while_the_broker_is_away(tmp_path: Path, server: Server) -> None:
+    with serving(tmp_path, {"PALS_BROKER_URL": "redis://127.0.0.1:1/0"}) as alone:
+        alone.table = server.table
+        assert alone.queue()["status"] == "queued"
+
+
+def test_a_database_that_is_away_is_503_without_its_address(
+    tmp_path: Path, postgres_server: PostgresServer, problem: Problem
+) -> None:
+    url = postgres_server.create_database()
+    with serving(tmp_path, {"PALS_DATABASE_URL": url}) as server:
+        job = server.http.get("/v1/jobs")
+        assert job.status_code == 200
+        server.database.close()
+        postgres_server.drop_database(url)
+        response = server.http.get("/v1/jobs")
+        problem(response, 503, "database_unavailable")
+        assert int(response.headers["retry-after"]) > 0
+        upload = server.http.post("/v1/datasets?name=x", content=b"a", headers={"Content-Type": "text/csv"})
+        problem(upload, 503, "database_unavailable")
+        assert server.http.get("/healthz").status_code == 200
+        ready = problem(server.http.get("/readyz"), 503, "not_ready")
+        assert ready["parts"]["database"]["ready"] is False
+        assert make_url(url).database not in ready["detail"] + response.text

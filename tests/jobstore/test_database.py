@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import socket
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from jobstore.database import DatabaseUnavailable, now, open_database
+from jobstore.settings import Settings
+from jobstore.tables import Leader
+
+if TYPE_CHECKING:
+    from tests.jobstore.conftest import Store
+
+MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def test_a_write_that_fails_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.database.write() as session:
+        session.add(Leader(name="a", holder="me", expires_at=MOMENT))
+        session.flush()
+        raise RuntimeError
+
+    with store.database.read() as session:
+        assert session.get(Leader, "a") is None
+
+
+def test_rows_stay_usable_after_their_transaction(store: Store) -> None:
+    with store.database.write() as session:
+        leader = Leader(name="a", holder="me", expires_at=MOMENT)
+        session.add(leader)
+
+    assert (leader.name, leader.expires_at) == ("a", MOMENT)
+
+
+def test_what_a_reader_changes_is_not_kept(store: Store) -> None:
+    with store.database.read() as session:
+        session.add(Leader(name="a", holder="me", expires_at=MOMENT))
+        session.flush()
+
+    with store.database.read() as session:
+        assert session.get(Leader, "a") is None
+
+
+def test_readers_are_not_held_up_by_a_writer(store: Store) -> None:
+    with store.database.write() as writing:
+        writing.add(Leader(name="a", holder="me", expires_at=MOMENT))
+        writing.flush()
+        with store.database.read() as reading:
+            assert reading.get(Leader, "a") is None
+
+
+def test_writers_that_read_before_they_write_wait_instead_of_failing(store: Store) -> None:
+    with store.database.write() as session:
+        session.add(Leader(name="counter", holder="0", expires_at=MOMENT))
+    failures: list[BaseException] = []
+
+    def count() -> None:
+        try:
+            for _ in range(10):
+                with store.database.write() as session:
+                    row = session.get(Leader, "counter", with_for_update=True)
+                    assert row is not None
+                    row.holder = str(int(row.holder) + 1)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    with store.database.read() as session:
+        assert session.get_one(Leader, "counter").holder == "40"
+
+
+def test_the_clock_goes_on_within_a_transaction(store: Store) -> None:
+    with store.database.write() as session:
+        first, second = now(session), now(session)
+
+    assert second > first
+    assert first.tzinfo is UTC
+
+
+def test_a_database_that_answers_is_not_complained_about(store: Store) -> None:
+    store.database.ping()
+
+
+def test_a_database_that_is_down_is_named_without_address_and_password(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
+        url = f"postgresql+psycopg://pals:hunter2@127.0.0.1:{taken.getsockname()[1]}/pals"
+        database = open_database(Settings.model_validate({"data_dir": tmp_path, "database_url": url}))
+        with pytest.raises(DatabaseUnavailable) as failure:
+            database.ping()
+        database.close()
+
+    assert str(failure.value) == "the database does not answer (OperationalError)"
+
+
+def test_the_embedded_database_keeps_commits_over_a_power_cut_and_watches_its_references(tmp_path: Path) -> None:
+    database = open_database(Settings(data_dir=tmp_path / "data"))
+    with database.engine.connect() as connection:
+        found = {
+            name: connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    database.close()
+
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_only_the_owner_may_look_into_the_folder_of_the_embedded_service(tmp_path: Path) -> None:
+    open_database(Settings(data_dir=tmp_path / "data")).close()
+
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
