@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -83,6 +85,9 @@ def serve(*, exit_with_parent: bool = False) -> None:
     """Run until SIGTERM or Ctrl-C; with `exit_with_parent`, also until standard input ends."""
     settings = Settings()
     configure(settings)
+    # uvicorn raises the signal that stopped it once more; left to its default, SIGTERM would end this
+    # process before the worker is stopped.
+    signal.signal(signal.SIGTERM, _exit)
     if exit_with_parent:
         threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
     with only_service(settings.root):
@@ -95,6 +100,10 @@ def serve(*, exit_with_parent: bool = False) -> None:
             run_api(settings)
         finally:
             worker.stop()
+
+
+def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _watch_parent() -> None:
