@@ -60,13 +60,13 @@ def test_a_user_sees_a_forecaster_made_and_keeps_its_file_and_pictures(
     demo.run(folder)
 
     assert sorted(path.name for path in folder.iterdir()) == [
-        "forecast.png", "mauna_loa_co2.safetensors", "training.png",
+        "forecast.png", "mauna_loa_co2.pals.safetensors", "training.png",
     ]  # fmt: skip
     said, complained = capfd.readouterr()
     assert complained == ""
     # Not a terminal: whole lines, no control characters.
     assert [character for character in said if character != "\n" and not character.isprintable()] == []
-    file = folder / "mauna_loa_co2.safetensors"
+    file = folder / "mauna_loa_co2.pals.safetensors"
     assert f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}… verified" in said
     assert f"{file.stat().st_size:,} sparse" in said
     assert f"checkpoint      {file}\n" in said
