@@ -14,6 +14,7 @@ from pals_core.data.lengths import WindowLengths, window_lengths
 from pals_core.data.profile import Finding, TableProfile
 from pals_core.data.split import Parts, split_rows, window_count
 from pals_core.errors import InvalidSpec, InvalidTable, Problem
+from pals_core.models.required_lengths import length_problems
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import MissingPolicy, PalsMethodSpec, Spec
 
@@ -80,7 +81,8 @@ def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
         *_target_problems(spec, profile),
         *_finding_problems(spec, profile),
         *_frequency_problems(profile),
-        *_length_problems(spec, profile, lengths),
+        *length_problems(spec.model, lengths),
+        *_room_problems(spec, profile, lengths),
     )
 
 
@@ -165,7 +167,7 @@ def _frequency_problems(profile: TableProfile) -> tuple[Problem, ...]:
     return ()
 
 
-def _length_problems(spec: Spec, profile: TableProfile, lengths: WindowLengths) -> list[Problem]:
+def _room_problems(spec: Spec, profile: TableProfile, lengths: WindowLengths) -> list[Problem]:
     parts = _parts(spec, profile)
     if parts is None:
         split = spec.data.split

@@ -14,22 +14,26 @@ from torch import Tensor, nn
 class DataEmbedding(nn.Module):
     """Circular convolution of the values + linear map of the calendar features + sinusoidal position, then dropout.
 
-    [B, T, C] and [B, T, F] to [B, T, D]. Without calendar features (yearly data) there is no calendar layer.
-    Convolution and calendar layer have no bias (Informer's embedding, arXiv 2012.07436, appendix B).
+    [B, T, C] and [B, T, F] to [B, T, D]. Without calendar features (yearly data) there is no calendar layer, without a
+    `length` no position. Convolution and calendar layer have no bias (Informer's embedding, arXiv 2012.07436,
+    appendix B).
     """
 
-    position: Tensor
+    position: Tensor | None
 
-    def __init__(self, columns: int, calendar_features: int, d_model: int, length: int, dropout: float) -> None:
+    def __init__(self, columns: int, calendar_features: int, d_model: int, length: int | None, dropout: float) -> None:
         super().__init__()
         self.value = nn.Conv1d(columns, d_model, kernel_size=3, padding=1, padding_mode="circular", bias=False)
         nn.init.kaiming_normal_(self.value.weight, mode="fan_in", nonlinearity="leaky_relu")
         self.calendar = nn.Linear(calendar_features, d_model, bias=False) if calendar_features else None
-        self.register_buffer("position", sinusoidal_position(length, d_model), persistent=False)
+        position = None if length is None else sinusoidal_position(length, d_model)
+        self.register_buffer("position", position, persistent=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, values: Tensor, marks: Tensor) -> Tensor:
-        embedded: Tensor = self.value(values.transpose(1, 2)).transpose(1, 2) + self.position
+        embedded: Tensor = self.value(values.transpose(1, 2)).transpose(1, 2)
+        if self.position is not None:
+            embedded = embedded + self.position
         if self.calendar is not None:
             embedded = embedded + self.calendar(marks)
         return self.dropout(embedded)  # type: ignore[no-any-return]

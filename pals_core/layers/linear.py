@@ -1,4 +1,7 @@
-"""Linear maps over time, one per column."""
+"""Linear maps over time, shared by the columns or one for each.
+
+Shapes: B batch, C columns.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+
+def linear_over_time(columns: int, inputs: int, outputs: int, *, per_column: bool) -> nn.Module:
+    """Return a Linear(inputs → outputs) with bias on [B, C, inputs], shared by the columns or one for each."""
+    return PerColumnLinear(columns, inputs, outputs) if per_column else nn.Linear(inputs, outputs)
 
 
 class PerColumnLinear(nn.Module):

@@ -5,6 +5,7 @@ Shapes: B batch, L encoder steps, T decoder steps, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -23,19 +24,26 @@ class LayerSizes:
     dropout: float
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward, each added to its input and normalised: [B, L, D] to [B, L, D]."""
+# Makes the attention of one layer, called with queries and keys, in a causal decoder layer also with causal=True.
+AttentionFactory = Callable[[], nn.Module]
 
-    def __init__(self, sizes: LayerSizes) -> None:
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward, each added to its input and normalised: [B, L, D] to [B, L, D].
+
+    The attention is multi-head attention unless another one is given.
+    """
+
+    def __init__(self, sizes: LayerSizes, attention: AttentionFactory | None = None) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(sizes.d_model, sizes.heads, sizes.dropout)
+        self.attention = _attention(sizes, attention)
         self.attention_norm = nn.LayerNorm(sizes.d_model)
         self.feed_forward = FeedForward(sizes.d_model, sizes.d_ff, sizes.dropout)
         self.feed_forward_norm = nn.LayerNorm(sizes.d_model)
         self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
-        attended = self.attention(x, x, destationarisation=destationarisation)
+        attended = self.attention(x, x, **_given(destationarisation))
         x = self.attention_norm(x + self.dropout(attended))
         return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
 
@@ -57,14 +65,20 @@ class Encoder(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention, feed-forward, each added and normalised: [B, T, D] to [B, T, D].
 
-    De-stationary cross-attention uses τ and Δ, self-attention τ alone: Δ belongs to the encoder's steps.
+    De-stationary cross-attention uses τ and Δ, self-attention τ alone: Δ belongs to the encoder's steps. Both are
+    multi-head attention unless others are given.
     """
 
-    def __init__(self, sizes: LayerSizes) -> None:
+    def __init__(
+        self,
+        sizes: LayerSizes,
+        self_attention: AttentionFactory | None = None,
+        cross_attention: AttentionFactory | None = None,
+    ) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(sizes.d_model, sizes.heads, sizes.dropout)
+        self.self_attention = _attention(sizes, self_attention)
         self.self_attention_norm = nn.LayerNorm(sizes.d_model)
-        self.cross_attention = MultiHeadAttention(sizes.d_model, sizes.heads, sizes.dropout)
+        self.cross_attention = _attention(sizes, cross_attention)
         self.cross_attention_norm = nn.LayerNorm(sizes.d_model)
         self.feed_forward = FeedForward(sizes.d_model, sizes.d_ff, sizes.dropout)
         self.feed_forward_norm = nn.LayerNorm(sizes.d_model)
@@ -72,9 +86,9 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, encoded: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
         tau_alone = None if destationarisation is None else Destationarisation(destationarisation.tau)
-        attended = self.self_attention(x, x, causal=True, destationarisation=tau_alone)
+        attended = self.self_attention(x, x, causal=True, **_given(tau_alone))
         x = self.self_attention_norm(x + self.dropout(attended))
-        attended = self.cross_attention(x, encoded, destationarisation=destationarisation)
+        attended = self.cross_attention(x, encoded, **_given(destationarisation))
         x = self.cross_attention_norm(x + self.dropout(attended))
         return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
 
@@ -82,12 +96,27 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """Decoder layers and a final LayerNorm: [B, T, D] and the encoder's [B, L, D] to [B, T, D]."""
 
-    def __init__(self, layers: int, sizes: LayerSizes) -> None:
+    def __init__(
+        self,
+        layers: int,
+        sizes: LayerSizes,
+        self_attention: AttentionFactory | None = None,
+        cross_attention: AttentionFactory | None = None,
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(DecoderLayer(sizes) for _ in range(layers))
+        self.layers = nn.ModuleList(DecoderLayer(sizes, self_attention, cross_attention) for _ in range(layers))
         self.norm = nn.LayerNorm(sizes.d_model)
 
     def forward(self, x: Tensor, encoded: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
         for layer in self.layers:
             x = layer(x, encoded, destationarisation)
         return self.norm(x)  # type: ignore[no-any-return]
+
+
+def _attention(sizes: LayerSizes, make: AttentionFactory | None) -> nn.Module:
+    return MultiHeadAttention(sizes.d_model, sizes.heads, sizes.dropout) if make is None else make()
+
+
+def _given(destationarisation: Destationarisation | None) -> dict[str, Destationarisation]:
+    """Only multi-head attention knows de-stationarisation, so others are not handed its absence."""
+    return {} if destationarisation is None else {"destationarisation": destationarisation}

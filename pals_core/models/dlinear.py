@@ -9,24 +9,25 @@ from torch import Tensor, nn
 
 from pals_core.data.lengths import WindowLengths
 from pals_core.layers.decomposition import decompose
-from pals_core.layers.linear import PerColumnLinear
+from pals_core.layers.linear import linear_over_time
 from pals_core.spec import DLinearSpec
 
 
 class DLinear(nn.Module):
     """Sum of two linear forecasts over time (arXiv 2205.13504); reads neither the calendar nor the decoder's input."""
 
-    def __init__(self, spec: DLinearSpec, lengths: WindowLengths, columns: int, calendar_features: int) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        spec: DLinearSpec,
+        lengths: WindowLengths,
+        columns: int,
+        calendar_features: int,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> None:
         super().__init__()
         self.moving_avg = spec.moving_avg
-
-        def over_time() -> nn.Module:
-            if spec.per_column:
-                return PerColumnLinear(columns, lengths.input_len, lengths.horizon)
-            return nn.Linear(lengths.input_len, lengths.horizon)
-
-        self.remainder = over_time()
-        self.trend = over_time()
+        self.remainder = linear_over_time(columns, lengths.input_len, lengths.horizon, per_column=spec.per_column)
+        self.trend = linear_over_time(columns, lengths.input_len, lengths.horizon, per_column=spec.per_column)
 
     def forward(self, x_enc: Tensor, x_mark_enc: Tensor, x_dec: Tensor, x_mark_dec: Tensor) -> Tensor:  # noqa: ARG002
         """Forecast [B, H, C] from [B, L, C]."""

@@ -23,7 +23,14 @@ class NSTransformer(nn.Module):
     The decoder is seeded from the standardised input, so `x_dec` is not read.
     """
 
-    def __init__(self, spec: NSTransformerSpec, lengths: WindowLengths, columns: int, calendar_features: int) -> None:
+    def __init__(
+        self,
+        spec: NSTransformerSpec,
+        lengths: WindowLengths,
+        columns: int,
+        calendar_features: int,
+        seed: int,  # noqa: ARG002
+    ) -> None:
         super().__init__()
         self.lengths = lengths
         sizes = LayerSizes(spec.d_model, spec.d_ff, spec.heads, spec.dropout)

@@ -16,7 +16,14 @@ from pals_core.spec import TransformerSpec
 class Transformer(nn.Module):
     """Post-norm Transformer (arXiv 1706.03762); the decoder sees the seed and the calendar of the horizon."""
 
-    def __init__(self, spec: TransformerSpec, lengths: WindowLengths, columns: int, calendar_features: int) -> None:
+    def __init__(
+        self,
+        spec: TransformerSpec,
+        lengths: WindowLengths,
+        columns: int,
+        calendar_features: int,
+        seed: int,  # noqa: ARG002
+    ) -> None:
         super().__init__()
         self.horizon = lengths.horizon
         sizes = LayerSizes(spec.d_model, spec.d_ff, spec.heads, spec.dropout)

@@ -72,11 +72,13 @@ def test_an_application_opens_nothing_before_it_starts() -> None:
 
 def test_the_catalogue_tells_every_field_with_default_range_and_source(server: Server) -> None:
     models = {entry["name"]: entry for entry in server.http.get("/v1/models").json()["data"]}
-    assert set(models) == {"nstransformer", "transformer", "dlinear"}
+    assert {"nstransformer", "informer", "fedformer", "patchtst", "dlinear"} <= set(models)
     assert models["nstransformer"]["source"] == "https://arxiv.org/abs/2205.14415"
     fields = {field["name"]: field for field in models["nstransformer"]["fields"]}
     assert (fields["d_model"]["type"], fields["d_model"]["default"]) == ("integer", 512)
     assert fields["d_model"]["range"] == {"minimum": 2, "maximum": 8192, "multipleOf": 2}
+    fields = {field["name"]: field for field in models["fedformer"]["fields"]}
+    assert fields["mode_select"]["range"]["enum"] == ["random", "lowest"]
     methods = {entry["name"]: entry for entry in server.http.get("/v1/methods").json()["data"]}
     assert set(methods) == {"pals", "dense"}
     assert methods["pals"]["source"] == "https://arxiv.org/abs/2305.18382"

@@ -72,7 +72,7 @@ BAD_JOBS: list[tuple[dict[str, Any], str]] = [
     (spec(model={"name": "nstransformer", "dropout": 1}), "/spec/model/dropout"),
     (spec(model={"name": "nstransformer", "projector_hidden": [32, 0]}), "/spec/model/projector_hidden/1"),
     (spec(model={"name": "dlinear", "d_model": 16}), "/spec/model/d_model"),
-    (spec(model={"name": "dlinear", "moving_avg": 24}), "/spec/model"),
+    (spec(model={"name": "dlinear", "moving_avg": 24}), "/spec/model/moving_avg"),
     (spec(method="magic"), "/spec/method"),
     (spec(method={"name": "pals", "loss_tolerance": 0.5}), "/spec/method/loss_tolerance"),
     (spec(method={"name": "pals", "min_sparsity": 0.9, "max_sparsity": 0.1}), "/spec/method"),
@@ -267,5 +267,5 @@ def test_hints_name_what_was_meant(server: Server, dataset_id: str) -> None:
 
     assert "did you mean 'horizon'?" in messages(data={"horizn": 4})
     assert "it belongs into training" in messages(model={"name": "dlinear", "epochs": 3})
-    assert "must be one of transformer, nstransformer, dlinear" in messages(model="oracle")
+    assert "must be one of transformer, nstransformer, informer" in messages(model="oracle")
     assert "did you mean 'calm'?" in messages(data={"targets": ["clam"]})

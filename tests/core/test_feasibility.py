@@ -101,6 +101,8 @@ def test_the_defaults_run_on_a_usual_table() -> None:
         ({"data": {"split": {"train": 900, "validation": 60, "test": 60}}}, profile(), "/data/split", "1020"),
         ({"training": {"batch_size": 1000}}, profile(), "/training/batch_size", "at most 617 fits"),
         ({"data": {"label_len": 37}}, profile(), "/data/label_len", "longer than input_len 36"),
+        ({"data": {"input_len": 12}, "model": "patchtst"}, profile(), "/model/patch_len", "at most 12"),
+        ({"horizon": 1, "data": {"label_len": 0}, "model": "fedformer"}, profile(), "/data/label_len", "at least 1"),
         ({}, profile(5), "/data/input_len", "longer table"),
         ({}, profile(966, "fortnight"), None, "not known"),
         ({}, profile(0, None), "/data/input_len", "longer table"),

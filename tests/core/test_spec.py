@@ -51,6 +51,13 @@ def test_a_spec_survives_json() -> None:
         {"model": {"name": "transformer", "dropout": float("nan")}},
         {"model": {"name": "nstransformer", "projector_hidden": []}},
         {"model": {"name": "dlinear", "moving_avg": 24}},
+        {"model": {"name": "autoformer", "moving_avg": 24}},
+        {"model": {"name": "fedformer", "moving_avg": 2}},
+        {"model": {"name": "fedformer", "mode_select": "highest"}},
+        {"model": {"name": "informer", "factor": 0}},
+        {"model": {"name": "patchtst", "patch_len": 8, "stride": 9}},
+        {"model": {"name": "patchtst", "d_model": 10, "heads": 4}},
+        {"model": {"name": "itransformer", "decoder_layers": 1}},
         {"method": {"name": "pals", "prune_rate_factor": 1}},
         {"method": {"name": "pals", "prune_rate_factor": 2}},
         {"method": {"name": "pals", "loss_tolerance": 0.9}},
@@ -65,6 +72,11 @@ def test_a_spec_survives_json() -> None:
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         spec(**fields)
+
+
+def test_a_published_mistake_is_made_only_when_asked_for() -> None:
+    for name in ("informer", "fedformer"):
+        assert spec(model=name).model.model_dump()["published_axis_order"] is False
 
 
 def test_a_spec_cannot_be_changed() -> None:

@@ -40,25 +40,60 @@ _STACKS = (
     (r"decoder\.projection\.", r"projection."),
     (r"(tau|delta)_learner\.series_conv\.", r"\1_projector.convolution."),
 )
+_INFORMER = (
+    (r"encoder\.conv_layers\.(\d+)\.downConv\.", r"encoder.distilling.\1.convolution."),
+    (r"encoder\.conv_layers\.(\d+)\.norm\.", r"encoder.distilling.\1.norm."),
+)
+_SEASONAL = (
+    (r"(encoder|decoder)\.norm\.layernorm\.", r"\1.norm.norm."),
+    (r"decoder\.layers\.(\d+)\.projection\.", r"decoder.layers.\1.trend."),
+)
+# One block serves all layers; the published program lists it under the first.
+_FEDFORMER = (
+    (r"encoder\.attn_layers\.0\.attention\.inner_correlation\.weights1", r"encoder.layers.0.attention.block.weight"),
+    (
+        r"decoder\.layers\.0\.(\w+)_attention\.inner_correlation\.weights1",
+        r"decoder.layers.0.\1_attention.block.weight",
+    ),
+)
+_PATCHTST = (
+    (r"encoder\.norm\.1\.", r"norm."),
+    *((published, ours.removeprefix("encoder.")) for published, ours in _STACKS),
+    (r"patch_embedding\.value_embedding\.", r"patch_embedding."),
+    (r"head\.linear\.", r"head."),
+)
+_ITRANSFORMER = (
+    (r"enc_embedding\.value_embedding\.", r"embedding."),
+    (r"projection\.", r"projection."),
+    *_STACKS,
+)
 _DLINEAR = ((r"Linear_Seasonal\.", "remainder."), (r"Linear_Trend\.", "trend."))
 
 
-def _sizes(config: Config) -> dict[str, Any]:
+def _encoder_sizes(config: Config) -> dict[str, Any]:
     return {
         "d_model": config["d_model"],
         "d_ff": config["d_ff"],
         "heads": config["n_heads"],
         "encoder_layers": config["e_layers"],
-        "decoder_layers": config["d_layers"],
         "dropout": config["dropout"],
     }
 
 
+def _sizes(config: Config) -> dict[str, Any]:
+    return {"decoder_layers": config["d_layers"], **_encoder_sizes(config)}
+
+
 class Published(NamedTuple):
-    """How a published model is called and built here."""
+    """How a published model is called and built here.
+
+    `cancelling` names the parameters whose gradient is a difference of terms far larger than itself: the reference,
+    computed in single precision, is itself off by hundredths of it.
+    """
 
     spec: Callable[[Config], dict[str, Any]]
     renames: Callable[[Config], tuple[tuple[str, str], ...]]
+    cancelling: Callable[[Config], tuple[str, ...]] = lambda _: ()
 
 
 def _projectors(config: Config) -> tuple[tuple[str, str], ...]:
@@ -76,6 +111,45 @@ MODELS: dict[str, Published] = {
     "NSTransformer": Published(
         lambda config: {"name": "nstransformer", "projector_hidden": config["p_hidden_dims"], **_sizes(config)},
         _projectors,
+    ),
+    "Informer": Published(
+        lambda config: {
+            "name": "informer",
+            "factor": config["factor"],
+            "distil": config["distil"],
+            "published_axis_order": True,
+            **_sizes(config),
+        },
+        lambda _: (*_INFORMER, *_STACKS),
+    ),
+    "Autoformer": Published(
+        lambda config: {
+            "name": "autoformer",
+            "factor": config["factor"],
+            "moving_avg": config["moving_avg"],
+            **_sizes(config),
+        },
+        lambda _: (*_SEASONAL, *_STACKS),
+    ),
+    "FEDformer": Published(
+        lambda config: {
+            "name": "fedformer",
+            "modes": config["modes"],
+            "mode_select": "lowest" if config["mode_select"] == "low" else "random",
+            "moving_avg": config["moving_avg"],
+            "published_axis_order": True,
+            **_sizes(config),
+        },
+        lambda _: (*_FEDFORMER, *_SEASONAL, *_STACKS),
+    ),
+    "PatchTST": Published(
+        lambda config: {"name": "patchtst", **_encoder_sizes(config)},
+        lambda _: _PATCHTST,
+        # The BatchNorm behind it undoes this scale but for its epsilon.
+        lambda config: (f"layers.{config['e_layers'] - 1}.feed_forward_norm.weight",),
+    ),
+    "iTransformer": Published(
+        lambda config: {"name": "itransformer", **_encoder_sizes(config)}, lambda _: _ITRANSFORMER
     ),
     "DLinear": Published(
         lambda config: {
@@ -115,12 +189,18 @@ class Golden:
             }
         )
         model = build_forecaster(spec, config["enc_in"], self.inputs[1].shape[2])
-        model.load_state_dict(self.named("param.", model))
+        # Buffers are no published parameters, and the state lists a shared block once per layer.
+        published = self.named("param.", model)
+        assert set(published) == {name for name, _ in model.named_parameters()}
+        model.load_state_dict(published, strict=False)
         return model
 
     def named(self, prefix: str, model: nn.Module) -> dict[str, Tensor]:
-        """The tensors under `prefix` by our names; 1×1 convolutions as linear layers, per-column layers stacked."""
-        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        """The tensors under `prefix` by our names.
+
+        1×1 convolutions as linear layers, pairs of real numbers as complex ones, per-column layers stacked.
+        """
+        tensors_here = model.state_dict()
         renamed: dict[str, Tensor] = {}
         columns: dict[str, dict[int, Tensor]] = {}
         for key, tensor in self.tensors.items():
@@ -130,8 +210,10 @@ class Golden:
             ours = self._rename(published)
             if per_column := re.fullmatch(r"(\w+)\.(\d+)\.(weight|bias)", ours):
                 columns.setdefault(f"{per_column[1]}.{per_column[3]}", {})[int(per_column[2])] = tensor
+            elif tensors_here[ours].is_complex():
+                renamed[ours] = torch.view_as_complex(tensor)
             else:
-                renamed[ours] = tensor.squeeze(-1) if tensor.ndim == len(shapes[ours]) + 1 else tensor
+                renamed[ours] = tensor.squeeze(-1) if tensor.ndim == tensors_here[ours].ndim + 1 else tensor
         for name, tensors in columns.items():
             renamed[name] = torch.stack([tensors[column] for column in sorted(tensors)])
         return renamed
@@ -150,8 +232,9 @@ def golden(model_file: Path) -> Golden:
     return Golden(model_file)
 
 
-def test_reference_models_are_found(reference_dir: Path) -> None:
-    assert {path.stem for path in reference_dir.glob("*.safetensors")} & set(MODELS)
+def test_every_reference_model_is_compared(reference_dir: Path) -> None:
+    apart = {"mask_updates", "windows_ETTh1", "windows_national_illness"}
+    assert {path.stem for path in reference_dir.glob("*.safetensors")} - apart == set(MODELS)
 
 
 def test_forecasts_are_the_published_ones(golden: Golden) -> None:
@@ -169,7 +252,12 @@ def test_gradients_are_the_published_ones(golden: Golden) -> None:
     assert abs(loss.item() - golden.loss) <= 1e-5
     loss.backward()
 
+    buffers = dict(model.named_buffers())
+    for name, buffer in golden.named("buffer_after_train_step.", model).items():
+        assert_close(buffers[name], buffer, rtol=0, atol=1e-5)
+
     expected = golden.named("grad.", model)
+    cancelling = golden.published.cancelling(golden.config)
     parameters = dict(model.named_parameters())
     assert set(expected) == set(parameters)
     for name, gradient in expected.items():
@@ -177,5 +265,7 @@ def test_gradients_are_the_published_ones(golden: Golden) -> None:
         assert actual is not None, name
         error, largest = (actual - gradient).abs().max().item(), gradient.abs().max().item()
         assert error <= 1e-5, name
-        if largest >= 1e-7:
+        if name in cancelling:
+            assert error <= 1e-7, name
+        elif largest >= 1e-7:
             assert error <= 1e-4 * largest, name
