@@ -59,11 +59,10 @@ class Checkpoint:
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return what a checkpoint keeps of a network: each parameter once, and the persistent buffers."""
-    parameters = dict(model.named_parameters())
-    shared_names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {name: value for name, value in model.state_dict().items() if name not in shared_names}
-    return parameters | buffers
+    """Return what a checkpoint keeps of a network: each parameter and each persistent buffer once."""
+    state = model.state_dict()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in state}
+    return dict(model.named_parameters()) | buffers
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
@@ -122,6 +121,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
+    bounds = _index_bounds(model)
     for name, like in expected.items():
         if name in header.layers:
             _check_packed(name, header.layers[name].active, like, tensors)
@@ -130,6 +130,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             )
         else:
             _check_plain(name, like, tensors[name])
+            if name in bounds and not bool(((tensors[name] >= 0) & (tensors[name] < bounds[name])).all()):
+                raise InvalidCheckpoint(f"{name} holds an index outside of 0 to {bounds[name] - 1}")
             weights[name] = tensors[name]
     return Checkpoint(header, weights, masks, _series_end(header, tensors))
 
@@ -166,6 +168,15 @@ def _check_description(header: CheckpointHeader, model: nn.Module, expected: Map
         raise InvalidCheckpoint(
             f"the network would need {derived} bytes of constants; at most {MAX_DERIVED_BYTES} are made"
         )
+
+
+def _index_bounds(model: nn.Module) -> dict[str, int]:
+    """The first index that is too large, by name of each buffer that holds indices."""
+    return {
+        f"{prefix}.{name}": bound
+        for prefix, module in model.named_modules()
+        for name, bound in getattr(module, "index_bounds", {}).items()
+    }
 
 
 def _read_tensors(path: Path, names: set[str]) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ class FourierBlock(nn.Module):
         super().__init__()
         self.layout = layout
         self.register_buffer("frequencies", choice.of(steps))
+        self.index_bounds = {"frequencies": steps // 2}
         self.weight = layout.initial_weight(self.frequencies)
 
     def forward(self, queries: Tensor) -> Tensor:
@@ -94,6 +95,7 @@ class FourierCrossBlock(nn.Module):
         self.layout = layout
         self.register_buffer("query_frequencies", choice.of(query_steps))
         self.register_buffer("key_frequencies", choice.of(key_steps))
+        self.index_bounds = {"query_frequencies": query_steps // 2, "key_frequencies": key_steps // 2}
         self.weight = layout.initial_weight(self.query_frequencies)
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:

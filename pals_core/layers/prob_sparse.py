@@ -46,6 +46,7 @@ class ProbSparseAttention(nn.Module):
         self.output = nn.Linear(d_model, d_model)
         sample = torch.randint(key_len, (query_len, _factor_log(factor, key_len)), generator=generator)
         self.register_buffer("sampled_keys", sample)
+        self.index_bounds = {"sampled_keys": key_len}
 
     def forward(self, queries: Tensor, keys: Tensor, *, causal: bool = False) -> Tensor:
         query, key, value = (

@@ -85,7 +85,7 @@ class Result(BaseModel):
     total_parameters: int
     average_density: float = Field(description="Mean density over the training steps.")
     checkpoint_bytes: int
-    dense_bytes: int = Field(description="The same parameters dense in fp32.")
+    dense_bytes: int = Field(description="The same parameters dense, as they are trained.")
 
 
 class CheckpointSaved(Event):

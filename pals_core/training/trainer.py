@@ -88,7 +88,9 @@ class Trainer:
         masks = MaskSet(model.named_parameters())
         method = _method(self.spec, masks, steps_per_epoch)
         masks.apply()
-        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+        # The fused step knows no complex weights, which Fourier blocks have.
+        fused = not any(parameter.is_complex() for parameter in model.parameters())
+        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=fused)
         shuffling = torch.Generator().manual_seed(recipe.seed)
 
         pals = self.spec.method if isinstance(self.spec.method, PalsMethodSpec) else None
@@ -204,7 +206,8 @@ class Trainer:
         require_finite(errors.mse, checkpoint.header.step, "test")
         metrics = errors.metrics(windows.scaler)
         size = checkpoints.add_metrics(best.epoch, checkpoint, metrics)
-        result = _result(checkpoint.header, metrics, best.reached_min_sparsity, density_sum / step, size)
+        dense_bytes = sum(parameter.nbytes for parameter in model.parameters())
+        result = _result(checkpoint.header, metrics, best.reached_min_sparsity, density_sum / step, size, dense_bytes)
         yield CheckpointSaved(
             step=result.step,
             epoch=result.epoch,
@@ -235,7 +238,12 @@ def _method(spec: Spec, masks: MaskSet, steps_per_epoch: int) -> SparsityMethod:
 
 
 def _result(
-    header: CheckpointHeader, metrics: Metrics, reached_min_sparsity: bool, average_density: float, size: int
+    header: CheckpointHeader,
+    metrics: Metrics,
+    reached_min_sparsity: bool,
+    average_density: float,
+    size: int,
+    dense_bytes: int,
 ) -> Result:
     inactive = header.maskable_parameters - header.active_parameters
     return Result(
@@ -251,5 +259,5 @@ def _result(
         total_parameters=header.total_parameters,
         average_density=average_density,
         checkpoint_bytes=size,
-        dense_bytes=4 * header.total_parameters,
+        dense_bytes=dense_bytes,
     )
