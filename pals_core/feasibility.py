@@ -16,7 +16,15 @@ from pals_core.data.split import Parts, split_rows, window_count
 from pals_core.errors import InvalidSpec, InvalidTable, Problem
 from pals_core.models.required_lengths import length_problems
 from pals_core.sparsity.schedule import UpdateSchedule
-from pals_core.spec import MissingPolicy, PalsMethodSpec, Spec
+from pals_core.spec import (
+    GmpMethodSpec,
+    GranetMethodSpec,
+    MissingPolicy,
+    PalsMethodSpec,
+    Spec,
+    TargetMethodSpec,
+    UpdatingMethodSpec,
+)
 
 _INPUT_LEN, _SLOW_INPUT_LEN = 96, 36
 _UPDATE_INTERVAL = 20
@@ -41,7 +49,8 @@ class TrainingPlan:
     steps_per_epoch: int  # N: whole batches of training windows
     total_steps: int  # T
     updates: int  # mask updates before the masks are frozen
-    reachable_sparsity: tuple[float, ...]  # at the end of each epoch when every update shrinks; empty without updates
+    # S at the end of each epoch: PALS's when every update shrinks, another method's as it will be; empty for dense.
+    reachable_sparsity: tuple[float, ...]
 
 
 def resolve(spec: Spec, profile: TableProfile) -> Spec:
@@ -63,7 +72,7 @@ def resolve(spec: Spec, profile: TableProfile) -> Spec:
     )
     spec = spec.model_copy(update={"data": data})
     method = spec.method
-    if isinstance(method, PalsMethodSpec) and method.update_interval is None:
+    if isinstance(method, UpdatingMethodSpec) and method.update_interval is None:
         quarter_epoch = _window_counts(spec, profile).train // spec.training.batch_size // 4
         interval = min(_UPDATE_INTERVAL, max(1, quarter_epoch))
         spec = spec.model_copy(update={"method": method.model_copy(update={"update_interval": interval})})
@@ -83,6 +92,7 @@ def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
         *_frequency_problems(profile),
         *length_problems(spec.model, lengths),
         *_room_problems(spec, profile, lengths),
+        *_update_problems(spec, profile),
     )
 
 
@@ -94,9 +104,12 @@ def plan(spec: Spec, profile: TableProfile) -> TrainingPlan:
     epochs = spec.training.epochs
     updates = 0
     reachable: tuple[float, ...] = ()
-    if isinstance(spec.method, PalsMethodSpec) and steps_per_epoch:
-        schedule = UpdateSchedule.of(spec.method, epochs=epochs, steps_per_epoch=steps_per_epoch)
-        updates, reachable = schedule.updates, _reachable_sparsity(spec.method, schedule)
+    method = spec.method
+    if isinstance(method, UpdatingMethodSpec) and steps_per_epoch:
+        schedule = UpdateSchedule.of(method, epochs=epochs, steps_per_epoch=steps_per_epoch)
+        updates, reachable = schedule.updates, _reachable_sparsity(method, schedule)
+    elif isinstance(method, TargetMethodSpec) and steps_per_epoch:
+        reachable = (method.sparsity,) * epochs
     return TrainingPlan(windows, steps_per_epoch, epochs * steps_per_epoch, updates, reachable)
 
 
@@ -205,7 +218,36 @@ def _room_problems(spec: Spec, profile: TableProfile, lengths: WindowLengths) ->
     return problems
 
 
-def _reachable_sparsity(method: PalsMethodSpec, schedule: UpdateSchedule) -> tuple[float, ...]:
+def _update_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
+    """A method with a target must come to an update; PALS may find that it has none."""
+    method, steps = spec.method, _window_counts(spec, profile).train // spec.training.batch_size
+    if not steps or not isinstance(method, UpdatingMethodSpec) or isinstance(method, PalsMethodSpec):
+        return []
+    schedule = UpdateSchedule.of(method, epochs=spec.training.epochs, steps_per_epoch=steps)
+    if schedule.updates:
+        return []
+    advice = "train for more epochs"
+    if schedule.longest_interval:
+        advice = f"at most {schedule.longest_interval} fits, or " + advice
+    message = (
+        f"update_interval {schedule.interval} leaves {method.name} without an update before its masks are frozen, "
+        f"in an epoch of {steps} steps: {advice}"
+    )
+    return [Problem(message, pointer="/method/update_interval")]
+
+
+def _reachable_sparsity(method: UpdatingMethodSpec, schedule: UpdateSchedule) -> tuple[float, ...]:
+    """Return S at the end of each epoch."""
+    if isinstance(method, PalsMethodSpec):
+        return _shrinking_sparsity(method, schedule)
+    if not isinstance(method, GmpMethodSpec | GranetMethodSpec):
+        return (method.sparsity,) * schedule.epochs
+    initial = 1 - method.initial_density if isinstance(method, GranetMethodSpec) else 0.0
+    ends = range(schedule.steps_per_epoch, schedule.total_steps + 1, schedule.steps_per_epoch)
+    return tuple(schedule.sparsity_at(step, initial, method.sparsity) for step in ends)
+
+
+def _shrinking_sparsity(method: PalsMethodSpec, schedule: UpdateSchedule) -> tuple[float, ...]:
     """Shrinking cuts the share γ·ζ of the active weights and grows ζ, so ζ·(γ − 1) of them go."""
     density, update = method.initial_density, 0
     group = max(1, math.ceil(schedule.updates / _MOST_UPDATES_FOLLOWED))

@@ -106,7 +106,8 @@ class Narrator:
         self._step, self._epoch = line.step, line.epoch
         self._current |= {"sparsity": line.sparsity, "move": line.move}
         self._point("sparsity", line.step, line.sparsity)
-        self._point("decision_loss", line.step, line.validation_loss)
+        if line.validation_loss is not None:
+            self._point("decision_loss", line.step, line.validation_loss)
         self._point("prune_rate", line.step, line.prune_rate)
         text = (
             f"step {line.step}: {line.move}, sparsity {line.sparsity_before:.3f} to {line.sparsity:.3f} "

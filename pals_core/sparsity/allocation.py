@@ -1,4 +1,4 @@
-"""How a sparse start spreads its active weights over the layers; free of torch."""
+"""How many weights of each tensor are active, so that the network as a whole has a density; free of torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,39 @@ from pals_core.spec import Allocation
 Shape = tuple[int, ...]
 
 
+def active_count(density: float, weights: int) -> int:
+    """Return how many of `weights` are active at `density`, rounded down, so that a target sparsity is reached."""
+    # A density is the difference of two rounded fractions: 1 − 0.9 of 1000 weights is 100 of them, not 99.
+    return math.floor(density * weights + 1e-6)
+
+
 def allocate(shapes: Mapping[str, Shape], density: float, allocation: Allocation) -> dict[str, int]:
-    """Return how many weights of each tensor start active, so that about `density` of all do."""
+    """Return how many weights of each tensor are active, `active_count` of all in all.
+
+    What rounding down leaves over goes to the tensors that lost the most by it.
+    """
     densities = erdos_renyi_kernel(shapes, density) if allocation is Allocation.ERK else dict.fromkeys(shapes, density)
-    return {name: round(densities[name] * math.prod(shape)) for name, shape in shapes.items()}
+    shares = {name: densities[name] * math.prod(shape) for name, shape in shapes.items()}
+    active = {name: math.floor(share) for name, share in shares.items()}
+    left_over = active_count(density, _weights(shapes.values())) - sum(active.values())
+    by_loss = sorted(shapes, key=lambda name: active[name] - shares[name])
+    for name in by_loss[: max(0, left_over)]:
+        active[name] += 1
+    return active
+
+
+def shrink_towards(active: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, int]:
+    """Return counts that sum to those `wanted` and exceed `active` nowhere; those active are at least as many in all.
+
+    Rounding may want one weight more of a tensor than it has left; another one then keeps it.
+    """
+    kept = {name: min(active[name], wanted[name]) for name in wanted}
+    owed = sum(wanted.values()) - sum(kept.values())
+    for name in kept:
+        more = min(owed, active[name] - kept[name])
+        kept[name] += more
+        owed -= more
+    return kept
 
 
 def erdos_renyi_kernel(shapes: Mapping[str, Shape], density: float) -> dict[str, float]:

@@ -29,14 +29,15 @@ def decide(loss: float, sparsity: float, best: Best | None, spec: PalsMethodSpec
     """Return the move for a validation `loss` at `sparsity`; `best` is None before the first decision.
 
     A missing best counts as an infinite loss. A NaN loss compares false with everything, so that it
-    never shrinks a network beyond `min_sparsity` (arXiv 2305.18382, Algorithm 1).
+    never shrinks a network beyond `min_sparsity` (arXiv 2305.18382, Algorithm 1). With `expand` off a network that
+    would expand stays stable.
     """
     if sparsity < spec.min_sparsity:
         return Move.SHRINK
     tolerated = math.inf if best is None else spec.loss_tolerance * best.loss
     if loss <= tolerated and sparsity < spec.max_sparsity:
         return Move.SHRINK
-    if best is not None and loss > tolerated and sparsity > best.sparsity:
+    if spec.expand and best is not None and loss > tolerated and sparsity > best.sparsity:
         return Move.EXPAND
     return Move.STABLE
 

@@ -55,7 +55,8 @@ class MaskSet:
             parameter = self._parameters[name]
             if self._active[name] == parameter.numel():
                 continue
-            parameter.mul_(mask)
+            # A negative weight times 0 is −0.0, whose sign a file of active weights alone could not give back.
+            parameter.mul_(mask).add_(0.0)
             if optimizer is None:
                 continue
             for moment in optimizer.state.get(parameter, {}).values():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pals_core.sparsity.allocation import allocate
 from pals_core.sparsity.decision import Best, decide, updated_best
+from pals_core.sparsity.exchange import exchange
+from pals_core.sparsity.growth import GradientScores
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import Decision, MaskChange
-from pals_core.sparsity.prune_grow import exchange_counts, grow_largest, prune_smallest
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import PalsMethodSpec
 
@@ -24,6 +26,7 @@ class PalsController:
         self.spec = spec
         self.masks = masks
         self.schedule = schedule
+        self.scores = GradientScores(masks)
         self.best: Best | None = None
         if spec.initial_density < 1:
             active = allocate(masks.shapes, spec.initial_density, spec.initial_allocation)
@@ -37,21 +40,15 @@ class PalsController:
         self.best = updated_best(loss, sparsity, best)
         return Decision(step, move, loss, best, sparsity, self.schedule.rate_at(step))
 
-    @torch.no_grad()
     def update(self, decision: Decision) -> MaskChange:
         """Prune by magnitude, then grow by the gradient of this step's minibatch; raises ValueError without one."""
-        pruned = grown = 0
-        for name, active in self.masks.active.items():
-            parameter, mask = self.masks.parameter(name), self.masks[name]
-            if parameter.grad is None:
-                raise ValueError(f"{name} has no gradient to grow by")
-            prune, grow = exchange_counts(
-                decision.move, active, mask.numel() - active, decision.prune_rate, self.spec.prune_rate_factor
-            )
-            pruned_mask = prune_smallest(parameter, mask, prune)
-            self.masks[name] = grow_largest(parameter.grad, pruned_mask, grow)
-            pruned, grown = pruned + prune, grown + grow
-        return MaskChange(pruned, grown, self.masks.sparsity)
+        return exchange(
+            self.masks,
+            self.scores,
+            rate=decision.prune_rate,
+            move=decision.move,
+            factor=self.spec.prune_rate_factor,
+        )
 
     def is_frozen(self, step: int) -> bool:
         return self.schedule.is_frozen(step)
@@ -59,5 +56,8 @@ class PalsController:
     def state_dict(self) -> dict[str, Any]:
         return {"best": None if self.best is None else {"loss": self.best.loss, "sparsity": self.best.sparsity}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def state_tensors(self) -> Mapping[str, Tensor]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:  # noqa: ARG002
         self.best = None if state["best"] is None else Best(**state["best"])

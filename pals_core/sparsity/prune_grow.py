@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pals_core.sparsity.decision import Move
+from pals_core.sparsity.masks import MaskSet
 
 
 def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor: float) -> tuple[int, int]:
@@ -32,6 +33,18 @@ def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor:
 def prune_smallest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
     """Return `mask` with its `count` smallest active weights switched off; of equal ones the first go first."""
     return mask & ~_smallest(weight.abs(), mask, count)
+
+
+def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
+    """Switch off the `count` smallest active weights of the whole network; of equal ones the first go first."""
+    magnitudes = torch.cat([masks.parameter(name).detach().abs().flatten() for name in masks])
+    active = torch.cat([masks[name].flatten() for name in masks])
+    kept = prune_smallest(magnitudes, active, count)
+    start = 0
+    for name, shape in masks.shapes.items():
+        stop = start + math.prod(shape)
+        masks[name] = kept[start:stop].view(shape)
+        start = stop
 
 
 def grow_largest(score: Tensor, mask: Tensor, count: int) -> Tensor:

@@ -46,10 +46,10 @@ class MaskUpdate(Event):
     step: int
     epoch: int
     move: Move
-    validation_loss: float
+    validation_loss: float | None = Field(description="Over the decision windows; null for methods without decisions.")
     best_loss: float | None = Field(description="Best decision loss before this one; null at the first.")
     best_sparsity: float | None
-    prune_rate: float = Field(description="ζ(t).")
+    prune_rate: float = Field(description="ζ(t); 0 for methods that regrow nothing.")
     sparsity_before: float
     sparsity: float
     pruned: int
@@ -65,7 +65,7 @@ class EpochEnd(Event):
     sparsity: float
     learning_rate: float
     masks_frozen: bool
-    is_best: bool = Field(description="Lowest validation loss so far among epochs with S ≥ min_sparsity.")
+    is_best: bool = Field(description="Lowest validation loss so far among epochs sparse enough for the method.")
 
 
 class Result(BaseModel):
@@ -79,7 +79,9 @@ class Result(BaseModel):
     step: int
     sparsity: float = Field(description="Share of maskable weights that are off.")
     share_of_all_parameters: float = Field(description="Share of all parameters that are off.")
-    reached_min_sparsity: bool = Field(description="False when no epoch reached min_sparsity and any could be best.")
+    reached_target: bool = Field(
+        description="False when no epoch reached the method's sparsity, or PALS's min_sparsity, and any could be best."
+    )
     active_parameters: int
     maskable_parameters: int
     total_parameters: int

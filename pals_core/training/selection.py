@@ -3,46 +3,83 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+from pals_core.spec import FrozenSpec, PalsMethodSpec, TargetMethodSpec
+
+# A sparsity is a quotient of whole numbers, a target a decimal fraction.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The sparsity an epoch must have reached to be the best of its training.
+
+    `awaited`: it is sure to be reached, and the training does not stop before. `advice` says what else helps.
+    """
+
+    sparsity: float
+    awaited: bool
+    advice: str = ""
+
+    def is_reached(self, sparsity: float) -> bool:
+        return sparsity >= self.sparsity - _ROUNDING
+
+
+def goal_of(method: FrozenSpec) -> Goal:
+    """Return the goal of a method's spec: PALS's S_min, a target, or none."""
+    if isinstance(method, PalsMethodSpec):
+        advice = "a smaller update_interval, more epochs or a larger prune_rate_factor prune further"
+        return Goal(method.min_sparsity, awaited=False, advice=advice)
+    if isinstance(method, TargetMethodSpec):
+        return Goal(method.sparsity, awaited=True, advice="a smaller update_interval or more epochs give it updates")
+    return Goal(0.0, awaited=False)
 
 
 class BestEpoch:
-    """The epoch of lowest validation loss among those sparse enough; among all while none is.
+    """The epoch of lowest validation loss among those that reached the goal; among all while none did.
 
-    An epoch is sparse enough at S ≥ `min_sparsity` (0 for a dense training, so that any epoch is). The first such epoch
-    replaces a denser one whatever its loss.
+    The first one that reaches it replaces a denser one whatever its loss.
     """
 
-    def __init__(self, min_sparsity: float) -> None:
-        self.min_sparsity = min_sparsity
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
         self.epoch = 0
-        self.reached_min_sparsity = False
+        self.reached_target = False
         self._loss = math.inf
 
     def offer(self, epoch: int, loss: float, sparsity: float) -> bool:
         """Return whether `epoch` is the best so far."""
-        sparse_enough = sparsity >= self.min_sparsity
-        better = loss < self._loss if sparse_enough == self.reached_min_sparsity else sparse_enough
+        reached = self.goal.is_reached(sparsity)
+        better = loss < self._loss if reached == self.reached_target else reached
         if better:
-            self.epoch, self._loss, self.reached_min_sparsity = epoch, loss, sparse_enough
+            self.epoch, self._loss, self.reached_target = epoch, loss, reached
         return better
 
 
 class EarlyStopping:
     """Stops after `patience` epochs without a lower validation loss.
 
-    As published, it looks at the validation loss of every epoch, whatever its sparsity, and so does not wait for the
-    masks: an epoch may be the lowest here and yet too dense to be the best.
+    As published, it looks at the validation loss of every epoch, whatever its sparsity, and so does not wait for PALS's
+    S_min: an epoch may be the lowest here and yet too dense to be the best. Where the goal is awaited, epochs before it
+    do not count.
     """
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int, goal: Goal) -> None:
         self.patience = patience
+        self.goal = goal
         self._lowest = math.inf
         self._without = 0
 
-    def should_stop(self, loss: float) -> bool:
-        """Take one epoch's validation loss into account; return whether to stop after it."""
+    @property
+    def is_due(self) -> bool:
+        return self._without >= self.patience
+
+    def offer(self, loss: float, sparsity: float) -> None:
+        """Take one epoch's validation loss into account."""
+        if self.goal.awaited and not self.goal.is_reached(sparsity):
+            return
         if loss < self._lowest:
             self._lowest, self._without = loss, 0
         else:
             self._without += 1
-        return self._without >= self.patience

@@ -14,11 +14,8 @@ from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, Problem
 from pals_core.models.registry import build_forecaster
-from pals_core.sparsity.dense import DenseController
 from pals_core.sparsity.masks import MaskSet
-from pals_core.sparsity.method import SparsityMethod
-from pals_core.sparsity.pals import PalsController
-from pals_core.sparsity.schedule import UpdateSchedule
+from pals_core.sparsity.registry import build_method
 from pals_core.spec import DeviceChoice, PalsMethodSpec, Spec
 from pals_core.training.device import choose_device, with_own_random_state, with_readable_failures
 from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_end
@@ -35,7 +32,7 @@ from pals_core.training.events import (
     TrainingEvent,
 )
 from pals_core.training.progress import LossBuffer, require_finite
-from pals_core.training.selection import BestEpoch, EarlyStopping
+from pals_core.training.selection import BestEpoch, EarlyStopping, goal_of
 
 
 class Trainer:
@@ -86,7 +83,7 @@ class Trainer:
         features = len(calendar_feature_names(windows.frequency))
         model = build_forecaster(self.spec, len(windows.columns), features).to(device)
         masks = MaskSet(model.named_parameters())
-        method = _method(self.spec, masks, steps_per_epoch)
+        method = build_method(self.spec, masks, steps_per_epoch)
         masks.apply()
         # The fused step knows no complex weights, which Fourier blocks have.
         fused = not any(parameter.is_complex() for parameter in model.parameters())
@@ -96,8 +93,8 @@ class Trainer:
         pals = self.spec.method if isinstance(self.spec.method, PalsMethodSpec) else None
         deciding = spread_windows(windows.validation, pals.decision_windows if pals else 1, device)
         validation, test = all_windows(windows.validation, device), all_windows(windows.test, device)
-        best = BestEpoch(pals.min_sparsity if pals else 0.0)
-        stopping = EarlyStopping(recipe.patience)
+        goal = goal_of(self.spec.method)
+        best, stopping = BestEpoch(goal), EarlyStopping(recipe.patience, goal)
         checkpoints = EpochCheckpoints(
             self.output_dir,
             self.spec,
@@ -191,14 +188,15 @@ class Trainer:
                 validation_loss=validation_loss,
             )
             checkpoints.keep({best.epoch, epoch})
-            if stopping.should_stop(validation_loss):
+            stopping.offer(validation_loss, masks.sparsity)
+            if stopping.is_due:
                 break
 
-        if not best.reached_min_sparsity:
+        if not best.reached_target:
             yield Message(
                 level="warning",
-                message=f"no epoch reached min_sparsity {best.min_sparsity:g}; the best is that of lowest validation "
-                "loss; a smaller update_interval, more epochs or a larger prune_rate_factor prune further",
+                message=f"no epoch reached sparsity {goal.sparsity:g}; the best is that of lowest validation loss; "
+                + goal.advice,
             )
         checkpoint = checkpoints.load(best.epoch)
         checkpoint.load_into(model)
@@ -207,7 +205,7 @@ class Trainer:
         metrics = errors.metrics(windows.scaler)
         size = checkpoints.add_metrics(best.epoch, checkpoint, metrics)
         dense_bytes = sum(parameter.nbytes for parameter in model.parameters())
-        result = _result(checkpoint.header, metrics, best.reached_min_sparsity, density_sum / step, size, dense_bytes)
+        result = _result(checkpoint.header, metrics, best.reached_target, density_sum / step, size, dense_bytes)
         yield CheckpointSaved(
             step=result.step,
             epoch=result.epoch,
@@ -230,17 +228,10 @@ def learning_rate_at(epoch: int, initial: float) -> float:
     return float(initial * 0.5 ** max(0, epoch - 2))
 
 
-def _method(spec: Spec, masks: MaskSet, steps_per_epoch: int) -> SparsityMethod:
-    if isinstance(spec.method, PalsMethodSpec):
-        schedule = UpdateSchedule.of(spec.method, epochs=spec.training.epochs, steps_per_epoch=steps_per_epoch)
-        return PalsController(spec.method, masks, schedule, seed=spec.training.seed)
-    return DenseController()
-
-
 def _result(
     header: CheckpointHeader,
     metrics: Metrics,
-    reached_min_sparsity: bool,
+    reached_target: bool,
     average_density: float,
     size: int,
     dense_bytes: int,
@@ -253,7 +244,7 @@ def _result(
         step=header.step,
         sparsity=header.sparsity,
         share_of_all_parameters=inactive / header.total_parameters,
-        reached_min_sparsity=reached_min_sparsity,
+        reached_target=reached_target,
         active_parameters=header.active_parameters,
         maskable_parameters=header.maskable_parameters,
         total_parameters=header.total_parameters,

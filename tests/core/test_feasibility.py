@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pals_core.data.profile import Finding, FindingCode, Layout, Severity, TableProfile
 from pals_core.feasibility import check, plan, resolve
-from pals_core.spec import PalsMethodSpec, Spec
+from pals_core.spec import PalsMethodSpec, Spec, UpdatingMethodSpec
 
 
 def profile(
@@ -65,6 +65,10 @@ def test_the_update_interval_is_at_most_a_quarter_of_an_epoch(steps: int, interv
     method = resolve(spec(), profile(steps)).method
     assert isinstance(method, PalsMethodSpec)
     assert method.update_interval == interval
+    for name in ("granet", "gmp", "rigl", "set"):
+        method = resolve(spec(method=name), profile(steps)).method
+        assert isinstance(method, UpdatingMethodSpec)
+        assert method.update_interval == interval
 
 
 def test_what_is_given_stays() -> None:
@@ -180,12 +184,49 @@ def test_a_prune_rate_that_ends_at_zero_stops_shrinking() -> None:
 
 def test_a_sparse_start_is_where_it_starts() -> None:
     reachable = plan(illness(initial_density=0.05), profile()).reachable_sparsity
-    assert reachable == (pytest.approx(0.95),) * 10
+    assert list(reachable) == pytest.approx([0.95] * 10)
 
 
 def test_dense_training_has_no_updates() -> None:
     planned = plan(spec(method="dense"), profile())
     assert (planned.updates, planned.reachable_sparsity) == (0, ())
+
+
+@pytest.mark.parametrize("method", ["rigl", "set", "static"])
+def test_a_sparse_start_at_its_target_stays_there(method: str) -> None:
+    planned = plan(spec(method={"name": method, "sparsity": 0.7}), profile())
+    assert planned.reachable_sparsity == (0.7,) * 10
+    assert (planned.updates > 0) == (method != "static")
+
+
+@pytest.mark.parametrize(
+    ("method", "initial"), [({"name": "gmp"}, 0.0), ({"name": "granet", "initial_density": 0.5}, 0.5)]
+)
+def test_gradual_pruning_follows_the_cubic_to_its_target(method: dict[str, Any], initial: float) -> None:
+    planned = plan(spec(method=method | {"sparsity": 0.9, "update_interval": 5}), profile())
+    assert planned.updates == 25
+    after = {epoch: planned.reachable_sparsity[epoch - 1] for epoch in (1, 4, 7, 10)}
+    expected = {
+        epoch: 0.9 + (initial - 0.9) * (1 - done / 25) ** 3 for epoch, done in ((1, 3), (4, 15), (7, 25), (10, 25))
+    }
+    assert after == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("method", ["gmp", "granet", "rigl", "set"])
+def test_a_target_without_an_update_is_refused_with_the_interval_that_has_one(method: str) -> None:
+    def asked(interval: int) -> Spec:
+        return spec(method={"name": method, "final_update_fraction": 0.5, "update_interval": interval})
+
+    (problem,) = check(asked(60), profile())
+    assert problem.pointer == "/method/update_interval"
+    assert "at most 57 fits" in problem.message
+    assert plan(asked(60), profile()).updates == 0
+    assert check(asked(57), profile()) == ()
+    assert plan(asked(57), profile()).updates == 1
+    single = spec(method=method, training={"epochs": 1, "batch_size": 600})
+    (problem,) = check(single, profile())
+    assert problem.message.endswith("train for more epochs")
+    assert "fits" not in problem.message
 
 
 def test_very_long_trainings_are_planned_at_once() -> None:
@@ -204,11 +245,14 @@ def test_very_long_trainings_are_planned_at_once() -> None:
     st.integers(2, 200),
     st.integers(1, 64),
     st.sampled_from(["transformer", "dlinear"]),
+    st.sampled_from(["pals", "static"]),
 )
 def test_what_passes_the_check_has_windows_in_every_part_and_a_step(
-    steps: int, horizon: int, input_len: int, batch_size: int, model: str
+    steps: int, horizon: int, input_len: int, batch_size: int, model: str, method: str
 ) -> None:
-    asked = spec(horizon, data={"input_len": input_len}, training={"batch_size": batch_size}, model=model)
+    asked = spec(
+        horizon, data={"input_len": input_len}, training={"batch_size": batch_size}, model=model, method=method
+    )
     table = profile(steps, "h")
     planned = plan(asked, table)
     windows = planned.windows

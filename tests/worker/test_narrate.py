@@ -40,6 +40,26 @@ def test_losses_become_one_point_a_step_and_one_progress_event_a_report() -> Non
     assert not narrator.waiting
 
 
+def test_an_update_without_a_decision_loss_leaves_no_point_of_it() -> None:
+    narrator = Narrator()
+    update = MaskUpdate(
+        step=5,
+        epoch=1,
+        move=Move.STABLE,
+        validation_loss=None,
+        best_loss=None,
+        best_sparsity=None,
+        prune_rate=0.3,
+        sparsity_before=0.8,
+        sparsity=0.8,
+        pruned=5,
+        grown=5,
+    )
+    narrator.hear(update)
+    _, points = narrator.take()
+    assert [point.name for point in points] == ["sparsity", "prune_rate"]
+
+
 def test_an_update_tells_its_move_and_leaves_its_points() -> None:
     narrator = Narrator()
     narrator.hear(STARTED)

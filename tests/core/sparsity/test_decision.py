@@ -35,6 +35,14 @@ def test_the_move_follows_loss_and_sparsity(loss: float, sparsity: float, best: 
     assert decide(loss, sparsity, best, SPEC) is move
 
 
+@pytest.mark.parametrize("loss", [0.5, 1.0, 1.2, math.inf, math.nan])
+@pytest.mark.parametrize("sparsity", [0.1, 0.4, 0.6, 0.95])
+def test_without_expand_only_expanding_becomes_staying(loss: float, sparsity: float) -> None:
+    move = decide(loss, sparsity, BEST, SPEC)
+    ablated = decide(loss, sparsity, BEST, SPEC.model_copy(update={"expand": False}))
+    assert ablated is (Move.STABLE if move is Move.EXPAND else move)
+
+
 def test_only_a_lower_loss_replaces_the_best() -> None:
     assert updated_best(0.9, 0.6, BEST) == Best(0.9, 0.6)
     assert updated_best(1.0, 0.6, BEST) == BEST

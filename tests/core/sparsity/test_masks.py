@@ -64,6 +64,16 @@ def test_inactive_weights_and_their_moments_are_zero_after_apply() -> None:
             assert value[~off].all()
 
 
+def test_an_inactive_weight_is_a_positive_zero() -> None:
+    network = Network()
+    masks = masks_of(network)
+    with torch.no_grad():
+        network.linear.weight.fill_(-1.0)
+    masks["linear.weight"] = torch.zeros(4, 6, dtype=torch.bool)
+    masks.apply()
+    assert not network.linear.weight.signbit().any()
+
+
 def test_a_sparse_start_draws_the_asked_number_reproducibly() -> None:
     first, second = masks_of(Network()), masks_of(Network())
     for masks in (first, second):

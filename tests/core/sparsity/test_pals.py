@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pals_core.sparsity.decision import Best, Move
-from pals_core.sparsity.dense import DenseController
+from pals_core.sparsity.fixed import FixedMasks
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import Decision
 from pals_core.sparsity.pals import PalsController
@@ -97,7 +97,7 @@ def test_a_sparse_start_has_the_asked_density(allocation: Allocation) -> None:
 def test_a_restored_controller_decides_alike() -> None:
     bench, restored = Bench(), Bench()
     bench.update(5, loss=1.0)
-    restored.pals.load_state_dict(bench.pals.state_dict())
+    restored.pals.load_state(bench.pals.state_dict(), bench.pals.state_tensors())
     restored.masks.load_state_dict(bench.masks.state_dict())
     assert restored.pals.decide(10, lambda: 5.0) == bench.pals.decide(10, lambda: 5.0)
 
@@ -110,12 +110,23 @@ def test_a_weight_without_gradient_is_an_error() -> None:
         bench.pals.update(decision)
 
 
-def test_dense_never_updates() -> None:
-    dense = DenseController()
-    assert dense.decide(5, never_measured) is None
-    assert dense.is_frozen(0)
-    dense.load_state_dict(dense.state_dict())
+def test_without_expand_it_stays_where_it_would_expand() -> None:
+    growing, staying = Bench(min_sparsity=0.05), Bench(min_sparsity=0.05, expand=False)
+    for bench in (growing, staying):
+        for step in (5, 10, 15):
+            bench.update(step, loss=1.0)
+    before = staying.masks.active["weight"]
+    assert growing.update(20, loss=5.0).move is Move.EXPAND
+    assert staying.update(20, loss=5.0).move is Move.STABLE
+    assert growing.masks.active["weight"] > staying.masks.active["weight"] == before
+
+
+def test_fixed_masks_never_update() -> None:
+    fixed = FixedMasks()
+    assert fixed.decide(5, never_measured) is None
+    assert fixed.is_frozen(0)
+    fixed.load_state(fixed.state_dict(), fixed.state_tensors())
     with pytest.raises(ValueError, match="no update"):
-        dense.update(Decision(5, Move.SHRINK, 1.0, None, 0.0, 0.5))
+        fixed.update(Decision(5, Move.SHRINK, 1.0, None, 0.0, 0.5))
     with pytest.raises(ValueError, match="no state"):
-        dense.load_state_dict({"best": 1})
+        fixed.load_state({"best": 1}, {})

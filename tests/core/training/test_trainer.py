@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_the_result_describes_the_best_file(trained: list[TrainingEvent], best_c
     assert result.sparsity == pytest.approx(1 - result.active_parameters / result.maskable_parameters)
     epochs = {event.epoch: event for event in trained if isinstance(event, EpochEnd)}
     sparse_enough = [epoch for epoch in epochs.values() if epoch.sparsity >= 0.2]
-    assert result.reached_min_sparsity
+    assert result.reached_target
     assert result.epoch == min(sparse_enough, key=lambda epoch: epoch.validation_loss).epoch
 
 
@@ -131,7 +132,7 @@ def test_a_dense_training_has_no_updates_and_any_epoch_may_be_best(
     assert not [event for event in events if isinstance(event, MaskUpdate)]
     assert finished.result.sparsity == 0
     assert finished.result.average_density == 1
-    assert finished.result.reached_min_sparsity
+    assert finished.result.reached_target
     assert all(event.masks_frozen for event in events if isinstance(event, EpochEnd))
 
 
@@ -140,11 +141,40 @@ def test_a_training_that_stays_too_dense_says_so(series: Table, make_spec: MakeS
     events = list(Trainer(make_spec(method=method), series, tmp_path).run())
     finished = events[-1]
     assert isinstance(finished, Finished)
-    assert not finished.result.reached_min_sparsity
+    assert not finished.result.reached_target
     warnings = [event.message for event in events if isinstance(event, Message)]
     assert len(warnings) == 1
-    assert "min_sparsity 0.85" in warnings[0]
+    assert "no epoch reached sparsity 0.85" in warnings[0]
     assert all(event.move is Move.SHRINK for event in events if isinstance(event, MaskUpdate))
+
+
+@pytest.mark.parametrize("method", ["granet", "gmp", "rigl", "set", "static"])
+def test_a_method_with_a_target_ends_at_it(series: Table, make_spec: MakeSpec, tmp_path: Path, method: str) -> None:
+    spec = make_spec(method={"name": method, "sparsity": 0.75}, training={"epochs": 4, "patience": 1})
+    events = list(Trainer(spec, series, tmp_path).run())
+    finished, updates = events[-1], [event for event in events if isinstance(event, MaskUpdate)]
+    assert isinstance(finished, Finished)
+    assert finished.result.reached_target
+    assert 0.75 <= finished.result.sparsity < 0.755
+    assert bool(updates) == (method != "static")
+    assert all(update.validation_loss is None and update.best_loss is None for update in updates)
+    assert all(update.sparsity >= update.sparsity_before for update in updates)
+    at_target = [event for event in events if isinstance(event, EpochEnd) and event.sparsity >= 0.75]
+    assert finished.result.epoch == min(at_target, key=lambda epoch: epoch.validation_loss).epoch
+    checkpoint = read_checkpoint(Path(next(e.path for e in reversed(events) if isinstance(e, CheckpointSaved))))
+    assert checkpoint.header.sparsity == finished.result.sparsity
+    assert all(not checkpoint.weights[name][~mask].any() for name, mask in checkpoint.masks.items())
+
+
+def test_a_gradual_method_is_not_stopped_before_its_target(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    method = {"name": "gmp", "sparsity": 0.95, "final_update_fraction": 1}
+    spec = make_spec(model="dlinear", method=method, training={"epochs": 5, "patience": 1, "learning_rate": 0.5})
+    events = list(Trainer(spec, series, tmp_path).run())
+    losses = [event.validation_loss for event in events if isinstance(event, EpochEnd)]
+    assert any(later >= earlier for earlier, later in pairwise(losses[:-1]))
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.result.sparsity >= 0.95
 
 
 @pytest.mark.parametrize("allocation", ["erk", "uniform"])

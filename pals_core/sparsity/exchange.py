@@ -1,0 +1,75 @@
+"""Weights that make room for others: the update that PALS, GraNet, RigL and SET have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pals_core.sparsity.decision import Move
+from pals_core.sparsity.growth import GrowthScores
+from pals_core.sparsity.masks import MaskSet
+from pals_core.sparsity.method import Decision, MaskChange
+from pals_core.sparsity.prune_grow import exchange_counts, grow_largest, prune_smallest
+from pals_core.sparsity.schedule import UpdateSchedule
+
+
+@torch.no_grad()
+def exchange(
+    masks: MaskSet, scores: Callable[[str], Tensor], *, rate: float, move: Move = Move.STABLE, factor: float = 1.0
+) -> MaskChange:
+    """In each tensor switch off the share `rate` of smallest active weights, then on those of the largest score.
+
+    As many grow as are cut, or as `move` and `factor` γ say; one that was cut may grow again and keeps its value.
+    """
+    pruned = grown = 0
+    for name, active in masks.active.items():
+        mask = masks[name]
+        prune, grow = exchange_counts(move, active, mask.numel() - active, rate, factor)
+        masks[name] = grow_largest(scores(name), prune_smallest(masks.parameter(name), mask, prune), grow)
+        pruned, grown = pruned + prune, grown + grow
+    return MaskChange(pruned, grown, masks.sparsity)
+
+
+class ConstantDensity:
+    """Starts sparse and keeps every tensor's number of active weights while exchanging which they are."""
+
+    def __init__(
+        self,
+        masks: MaskSet,
+        schedule: UpdateSchedule,
+        *,
+        active: Mapping[str, int],
+        generator: torch.Generator,
+        scores: GrowthScores,
+    ) -> None:
+        """Take charge of `masks`, of which `active` start at positions drawn with `generator`."""
+        self.masks = masks
+        self.schedule = schedule
+        self.scores = scores
+        masks.start_sparse(active, generator)
+
+    def decide(self, step: int, measure_loss: Callable[[], float]) -> Decision | None:  # noqa: ARG002
+        if self.schedule.is_frozen(step - 1):
+            return None
+        self.scores.observe()
+        if not self.schedule.is_update(step):
+            return None
+        return Decision(step, Move.STABLE, None, None, self.masks.sparsity, self.schedule.rate_at(step))
+
+    def update(self, decision: Decision) -> MaskChange:
+        return exchange(self.masks, self.scores, rate=decision.prune_rate)
+
+    def is_frozen(self, step: int) -> bool:
+        return self.schedule.is_frozen(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def state_tensors(self) -> Mapping[str, Tensor]:
+        return self.scores.state_tensors()
+
+    def load_state(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:  # noqa: ARG002
+        self.scores.load_state_tensors(tensors)
