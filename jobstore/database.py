@@ -66,6 +66,8 @@ def now(session: Session) -> datetime:
 def open_database(settings: Settings) -> Database:
     """Connect lazily to the configured database; creates the folder of the embedded one."""
     url = make_url(settings.resolved_database_url)
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() == "sqlite":
         settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Database(_sqlite_engine(url.render_as_string(hide_password=False)))

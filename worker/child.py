@@ -119,7 +119,7 @@ class TrainingProcess:
             try:
                 line = FromChild.validate_json(raw)
             except ValidationError:
-                self._errors.append(raw[:500].decode(errors="replace"))
+                self._errors.append(_printable(raw[:500]))
                 continue
             if isinstance(line, Ready):
                 self.devices = line
@@ -131,7 +131,12 @@ class TrainingProcess:
 
     def _read_errors(self, stream: IO[bytes]) -> None:
         for raw in stream:
-            self._errors.append(raw.rstrip().decode(errors="replace")[:2000])
+            self._errors.append(_printable(raw.rstrip()[:2000]))
+
+
+def _printable(raw: bytes) -> str:
+    """Text that every database keeps: PostgreSQL refuses NUL."""
+    return raw.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class Standby:

@@ -127,7 +127,7 @@ class JobCurrent(ResponseBody):
     train_loss: float | None = None
     validation_loss: float | None = None
     sparsity: float | None = None
-    move: str | None = Field(None, description="What the last mask update did: shrink, expand or stay.")
+    move: str | None = Field(None, description="What the last mask update did: shrink, expand or stable.")
 
 
 class JobUrls(ResponseBody):

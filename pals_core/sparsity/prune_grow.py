@@ -16,7 +16,9 @@ def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor:
     """Return how many weights of one tensor to prune and then to grow.
 
     `rate` is ζ(t), `factor` γ. The products are taken in double precision in this very order, which
-    decides the count where a product is close to a whole number (arXiv 2305.18382, Algorithm 1).
+    decides the count where a product is close to a whole number (arXiv 2305.18382, Algorithm 1). A tensor keeps at
+    least one active weight: p is rounded up and its share of p down, so that shrink after shrink would empty a small
+    tensor, through which nothing passes any more and which nothing ever fills again.
     """
     if move is Move.SHRINK:
         prune = math.ceil((rate * active) * factor)
@@ -27,6 +29,8 @@ def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor:
     else:
         prune = grow = math.ceil(rate * active)
     prune = min(prune, active)
+    if prune == active:
+        grow = max(grow, 1)
     return prune, min(grow, inactive + prune)
 
 

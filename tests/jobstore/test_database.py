@@ -29,6 +29,11 @@ def test_a_write_that_fails_leaves_nothing(store: Store) -> None:
         assert session.get(Leader, "a") is None
 
 
+def test_a_plain_postgresql_address_uses_the_driver_that_is_installed(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"data_dir": tmp_path, "database_url": "postgresql://pals@127.0.0.1:1/pals"})
+    assert open_database(settings).engine.driver == "psycopg"
+
+
 def test_rows_stay_usable_after_their_transaction(store: Store) -> None:
     with store.database.write() as session:
         leader = Leader(name="a", holder="me", expires_at=MOMENT)

@@ -16,7 +16,9 @@ from pals_core.sparsity.prune_grow import exchange_counts, grow_largest, prune_s
         pytest.param(Move.STABLE, 60, 0, 0.137, 1.1, (9, 9), id="stable exchanges"),
         pytest.param(Move.EXPAND, 60, 0, 0.5, 1.1, (30, 30), id="a dense tensor cannot expand"),
         pytest.param(Move.EXPAND, 52, 44, 0.5, 1.1, (26, 28), id="expand grows more than it prunes"),
-        pytest.param(Move.SHRINK, 0, 9, 0.5, 1.1, (0, 0), id="an empty tensor stays empty"),
+        pytest.param(Move.SHRINK, 1, 9, 0.5, 1.1, (1, 1), id="the last weight is exchanged, not lost"),
+        pytest.param(Move.SHRINK, 2, 9, 0.5, 1.1, (2, 1), id="two weights shrink to one"),
+        pytest.param(Move.SHRINK, 0, 9, 0.5, 1.1, (0, 1), id="an empty tensor comes back"),
     ],
 )
 def test_counts(move: Move, active: int, inactive: int, rate: float, factor: float, counts: tuple[int, int]) -> None:
@@ -36,7 +38,8 @@ def test_counts_never_ask_for_more_than_there_is(
     prune, grow = exchange_counts(move, active, inactive, rate, factor)
     assert 0 <= prune <= active
     assert 0 <= grow <= inactive + prune
-    assert (move is Move.EXPAND) or grow <= prune
+    assert (move is Move.EXPAND) or grow <= max(prune, 1)
+    assert active - prune + grow >= min(1, active + inactive)
 
 
 @settings(max_examples=150)
