@@ -72,6 +72,7 @@ class Supervisor:
         self._reports = 0
         self._began = time.monotonic()
         self._reported = self._began
+        self._status = JobStatus.RUNNING
         self._owned_until = self._began + settings.lease_seconds
         self._renew_at = self._began + settings.lease_seconds / 3
         self._finished: Finished | None = None
@@ -114,14 +115,15 @@ class Supervisor:
         if now >= self._renew_at:
             self._renew()
         if now - self._reported >= REPORT_SECONDS:
-            if self._report() is JobStatus.CANCELLING:
-                self._child.kill()
-                self._end(JobStatus.CANCELLED, "cancelled", reason=StatusReason.CANCELLED)
-                return True
-            if self._draining.is_set():
-                return self._drain()
-            if self._over_time():
-                return True
+            self._report()
+        if self._status is JobStatus.CANCELLING:
+            self._child.kill()
+            self._end(JobStatus.CANCELLED, "cancelled", reason=StatusReason.CANCELLED)
+            return True
+        if self._draining.is_set():
+            return self._drain()
+        if self._over_time():
+            return True
         if self._child.finished_talking:
             self._settle()
             return True
@@ -148,10 +150,12 @@ class Supervisor:
         self._renew_at = asked + seconds / 3
         self._child.send(LeaseRenewed(seconds=self._owned_until - time.monotonic()))
 
-    def _report(self, checkpoint: NewCheckpoint | None = None) -> JobStatus:
+    def _report(self, checkpoint: NewCheckpoint | None = None) -> None:
+        """Write what was heard, and learn the job's state, in which a request to stop shows."""
         self._reported = time.monotonic()
         if checkpoint is None and not self._narrator.waiting:
-            return self._write(lambda session: status_of(session, self._lease))
+            self._status = self._write(lambda session: status_of(session, self._lease))
+            return
         events, points = self._narrator.take()
         self._reports += 1
         report = Report(
@@ -162,7 +166,7 @@ class Supervisor:
             current=self._narrator.current(),
             checkpoint=checkpoint,
         )
-        return self._write(lambda session: record(session, self._lease, report))
+        self._status = self._write(lambda session: record(session, self._lease, report))
 
     def _store(self, saved: CheckpointSaved) -> None:
         """Keep a checkpoint's bytes, then register it together with all that was heard before it."""

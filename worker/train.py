@@ -19,7 +19,8 @@ from pydantic import BaseModel
 
 from pals_core.errors import ErrorCode, PalsError
 from pals_core.spec import Spec
-from pals_core.training.events import CheckpointSaved
+from pals_core.training.events import CheckpointSaved, Finished
+from worker.outbox import Outbox
 from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Ready, ToChild, Train
 
 
@@ -82,8 +83,7 @@ def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
     from pals_core.training.trainer import Trainer
 
     output_dir = Path(job.output_dir)
-    outbox = output_dir / "outbox"
-    outbox.mkdir(parents=True, exist_ok=True)
+    outbox = Outbox(output_dir / "outbox", say)
     try:
         spec = Spec.model_validate(job.spec)
         trainer = Trainer(
@@ -93,18 +93,15 @@ def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
             threads=job.threads,
             dataset_sha256=job.dataset_sha256,
         )
-        saved = 0
         for event in trainer.run():
             if isinstance(event, CheckpointSaved):
-                # The trainer may replace its file before the supervisor has stored it: a second
-                # name keeps these bytes until the supervisor removes it.
-                saved += 1
-                kept = outbox / f"{saved:06d}.pals.safetensors"
-                os.link(event.path, kept)
-                say(event.model_copy(update={"path": str(kept)}))
-            else:
-                say(event)
+                outbox.put(event)
+                continue
+            if isinstance(event, Finished):
+                outbox.flush()
+            say(event)
     except PalsError as error:
+        outbox.flush()
         param = error.problems[0].pointer if error.problems else None
         say(Failed(code=error.code, message=error.message, param=param))
     except MemoryError:
