@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.offload import OffloadCause, OffloadFailed, OffloadPool, OffloadRefused
-from api.schemas.base import storable_text
+from api.schemas.bodies import storable_text
 from jobstore.artifacts import ArtifactFolder, get_artifact
 from jobstore.database import Database
 from jobstore.database import now as database_now

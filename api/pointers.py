@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from api.problems import ProblemItem
-from api.schemas.base import POINTER_CONTEXT, pointer_token
+from api.schemas.bodies import POINTER_CONTEXT, pointer_token
 from api.schemas.forecasts import ForecastRequest
 from api.schemas.jobs import JobRequest, Limits
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, DataSpec, Spec, Split, TrainingSpec

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from api.multipart import FormReader
 from api.problems import ApiProblem, ProblemCode, ProblemItem
-from api.schemas.base import storable_text
+from api.schemas.bodies import storable_text
 from api.services import Services
 from jobstore.artifacts import BlobWriter, StorageFailed, StoredBlob, mark_deleting, new_artifact
 from jobstore.database import Database

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api.blobs import MEDIA_SUFFIXES, blob_response, file_name
 from api.existence import Cursor, DatasetId, Limit, existing_dataset, locked_dataset
 from api.problems import ApiProblem, ProblemCode, ProblemItem
-from api.schemas.base import PageBody
+from api.schemas.bodies import PageBody
 from api.schemas.datasets import DatasetBody, DatasetError, dataset_body
 from api.services import Services, ServicesDep
 from api.uploads import Upload, receive_upload

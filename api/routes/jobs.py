@@ -23,7 +23,7 @@ from api.existence import (
 )
 from api.job_view import show_job, show_jobs
 from api.problems import ApiProblem, ProblemCode, ProblemItem
-from api.schemas.base import PageBody, storable_text
+from api.schemas.bodies import PageBody, storable_text
 from api.schemas.jobs import METADATA_KEY_PATTERN, JobBody, JobRequest, PlanBody
 from api.services import Services, ServicesDep
 from jobstore.jobs import NewJob, cancel, create_job, delete_job, list_jobs, unfinished_count

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from api.existence import JobId, existing_job
 from api.problems import ApiProblem, ProblemCode, ProblemItem
-from api.schemas.base import storable_text
+from api.schemas.bodies import storable_text
 from api.schemas.metrics import MetricsBody, SeriesBody
 from api.services import ServicesDep
 from jobstore.metrics import read_series

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from api.schemas.base import ResponseBody
+from api.schemas.bodies import ResponseBody
 from pals_core.spec import FrozenSpec
 
 _ARXIV = re.compile(r"\s*\(arXiv (\d{4}\.\d{5})\)")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from api.schemas.base import ResponseBody, UtcTime
+from api.schemas.bodies import ResponseBody, UtcTime
 from jobstore.tables import Artifact, Checkpoint
 
 

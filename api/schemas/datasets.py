@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.schemas.base import ResponseBody, UtcTime
+from api.schemas.bodies import ResponseBody, UtcTime
 from jobstore.lifecycle import DatasetStatus
 from jobstore.tables import Artifact, Dataset
 from pals_core.data.profile import TableProfile

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from api.schemas.base import RequestBody, ResponseBody
+from api.schemas.bodies import RequestBody, ResponseBody
 
 MAX_STEPS = 200_000
 EXAMPLES: list[JsonValue] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from api.schemas.base import ResponseBody
+from api.schemas.bodies import ResponseBody
 
 
 class Live(ResponseBody):

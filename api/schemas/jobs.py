@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.schemas.base import RequestBody, ResponseBody, UtcTime
+from api.schemas.bodies import RequestBody, ResponseBody, UtcTime
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.workers import DeviceClass
 from pals_core.spec import Spec

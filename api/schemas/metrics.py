@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.schemas.base import ResponseBody
+from api.schemas.bodies import ResponseBody
 
 
 class SeriesBody(ResponseBody):
