@@ -80,7 +80,7 @@ def test_the_catalogue_tells_every_field_with_default_range_and_source(server: S
     fields = {field["name"]: field for field in models["fedformer"]["fields"]}
     assert fields["mode_select"]["range"]["enum"] == ["random", "lowest"]
     methods = {entry["name"]: entry for entry in server.http.get("/v1/methods").json()["data"]}
-    assert set(methods) == {"pals", "dense"}
+    assert set(methods) == {"pals", "dense", "granet", "gmp", "rigl", "set", "static"}
     assert methods["pals"]["source"] == "https://arxiv.org/abs/2305.18382"
     fields = {field["name"]: field for field in methods["pals"]["fields"]}
     assert fields["update_interval"]["type"] == "integer"
