@@ -93,6 +93,7 @@ def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
         *length_problems(spec.model, lengths),
         *_room_problems(spec, profile, lengths),
         *_update_problems(spec, profile),
+        *_warmup_problems(spec, profile),
     )
 
 
@@ -234,6 +235,15 @@ def _update_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
         f"in an epoch of {steps} steps: {advice}"
     )
     return [Problem(message, pointer="/method/update_interval")]
+
+
+def _warmup_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
+    training = spec.training
+    steps = training.epochs * (_window_counts(spec, profile).train // training.batch_size)
+    if not steps or training.warmup_steps < steps:
+        return []
+    message = f"warmup_steps {training.warmup_steps} leave nothing of the {steps} steps: at most {steps - 1} fits"
+    return [Problem(message, pointer="/training/warmup_steps")]
 
 
 def _reachable_sparsity(method: UpdatingMethodSpec, schedule: UpdateSchedule) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from pals_core.training.events import (
     Message,
     Progress,
     Started,
+    StateSaved,
 )
 
 
@@ -65,10 +66,10 @@ class Failed(Line):
 
 ToChild = TypeAdapter[Train | LeaseRenewed](Annotated[Train | LeaseRenewed, Field(discriminator="type")])
 FromChild = TypeAdapter[
-    Ready | Failed | Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | Message | Finished
+    Ready | Failed | Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | StateSaved | Message | Finished
 ](
     Annotated[
-        Ready | Failed | Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | Message | Finished,
+        Ready | Failed | Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | StateSaved | Message | Finished,
         Field(discriminator="type"),
     ]
 )

@@ -92,6 +92,8 @@ def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
             output_dir,
             threads=job.threads,
             dataset_sha256=job.dataset_sha256,
+            # A lost job starts over: nobody would read a state.
+            save_states=False,
         )
         for event in trainer.run():
             if isinstance(event, CheckpointSaved):

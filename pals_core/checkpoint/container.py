@@ -45,8 +45,8 @@ def parse_header(text: str) -> CheckpointHeader:
         raise InvalidCheckpoint(f"the checkpoint's description is wrong: {place}: {first['msg'][:300]}") from error
 
 
-def header_text(path: Path) -> str:
-    """Return the description stored in a file's safetensors header; raises InvalidCheckpoint."""
+def header_text(path: Path, key: str = HEADER_KEY) -> str:
+    """Return the description stored under `key` in a file's safetensors header; raises InvalidCheckpoint."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -65,7 +65,7 @@ def header_text(path: Path) -> str:
     except (ValueError, RecursionError) as error:
         raise InvalidCheckpoint("the header is not valid JSON; the file is damaged or no checkpoint") from error
     metadata = entries.get("__metadata__") if isinstance(entries, dict) else None
-    text = metadata.get(HEADER_KEY) if isinstance(metadata, dict) else None
+    text = metadata.get(key) if isinstance(metadata, dict) else None
     if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidCheckpoint("the file has no checkpoint description; it was not written by this program")
     return text

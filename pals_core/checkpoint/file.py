@@ -8,9 +8,7 @@ tensors.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pals_core.checkpoint.container import HEADER_KEY, header_text, parse_header
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.checkpoint.packing import count_bits, pack, unpack
+from pals_core.checkpoint.tensor_file import read_tensors, write_tensors
 from pals_core.data.lengths import window_lengths
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
@@ -78,24 +75,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
         else:
             tensors[name] = weight.contiguous()
     text = checkpoint.header.model_dump_json()
-    tensors["digest"] = _digest(text, tensors)
-
-    part = path.with_name(f".{path.name}.part")
-    try:
-        # One metadata key: the container writes several in a random order.
-        save_file(tensors, part, metadata={HEADER_KEY: text})
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-            size = os.fstat(file.fileno()).st_size
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-    return size
+    return write_tensors(path, HEADER_KEY, text, tensors)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -114,11 +94,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     expected = stored_tensors(model)
     _check_description(header, model, expected)
 
-    tensors = _read_tensors(path, _container_names(header, expected))
-    digest = tensors.pop("digest")
-    if not torch.equal(digest, _digest(text, tensors)):
-        raise InvalidCheckpoint("the checkpoint is damaged: its contents do not match its digest")
-
+    tensors = read_tensors(path, text, _container_names(header, expected))
     weights: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
     bounds = _index_bounds(model)
@@ -140,20 +116,9 @@ def _build(header: CheckpointHeader) -> nn.Module:
     return build_forecaster(header.spec, len(header.columns), len(header.calendar_features))
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
-
-
 def _container_names(header: CheckpointHeader, expected: Mapping[str, Tensor]) -> set[str]:
     packed = {f"{name}.{part}" for name in header.layers for part in ("compressed", "bitmask", "shape")}
-    return (
-        packed | {name for name in expected if name not in header.layers} | {"series.values", "series.times", "digest"}
-    )
+    return packed | {name for name in expected if name not in header.layers} | {"series.values", "series.times"}
 
 
 def _check_description(header: CheckpointHeader, model: nn.Module, expected: Mapping[str, Tensor]) -> None:
@@ -177,19 +142,6 @@ def _index_bounds(model: nn.Module) -> dict[str, int]:
         for prefix, module in model.named_modules()
         for name, bound in getattr(module, "index_bounds", {}).items()
     }
-
-
-def _read_tensors(path: Path, names: set[str]) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            present = set(file.keys())
-            if present != names:
-                missing, unknown = sorted(names - present), sorted(present - names)
-                what = f"lacks the tensor {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0][:100]!r}"
-                raise InvalidCheckpoint(f"the checkpoint {what}")
-            return {name: file.get_tensor(name) for name in sorted(names)}
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise InvalidCheckpoint(f"the checkpoint's tensors cannot be read: {str(error)[:200]}") from error
 
 
 def _check_packed(name: str, active: int, like: Tensor, tensors: Mapping[str, Tensor]) -> None:

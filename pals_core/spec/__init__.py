@@ -38,6 +38,8 @@ from pals_core.spec.models import NSTransformerSpec as NSTransformerSpec
 from pals_core.spec.models import PatchTSTSpec as PatchTSTSpec
 from pals_core.spec.models import TransformerSpec as TransformerSpec
 from pals_core.spec.training import DeviceChoice as DeviceChoice
+from pals_core.spec.training import LearningRateSchedule as LearningRateSchedule
+from pals_core.spec.training import Optimizer as Optimizer
 from pals_core.spec.training import Precision as Precision
 from pals_core.spec.training import TrainingSpec as TrainingSpec
 from pals_core.spec.whole import Spec as Spec

@@ -29,17 +29,17 @@ def with_own_random_state(items: Iterator[Item], device: torch.device) -> Iterat
     Dropout and initial weights draw from torch's global state. What the consumer draws between two items, or another
     training, so changes nothing here, and nothing here changes what the consumer draws.
     """
-    own = _random_state(device)
+    own = random_state(device)
     while True:
-        outer = _random_state(device)
-        _set_random_state(own, device)
+        outer = random_state(device)
+        set_random_state(own, device)
         try:
             item = next(items)
         except StopIteration:
             return
         finally:
-            own = _random_state(device)
-            _set_random_state(outer, device)
+            own = random_state(device)
+            set_random_state(outer, device)
         yield item
 
 
@@ -64,11 +64,11 @@ def _out_of_memory() -> TrainingFailed:
 RandomState = tuple[torch.Tensor, torch.Tensor | None]
 
 
-def _random_state(device: torch.device) -> RandomState:
+def random_state(device: torch.device) -> RandomState:
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def _set_random_state(state: RandomState, device: torch.device) -> None:
+def set_random_state(state: RandomState, device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)

@@ -13,6 +13,7 @@ from torch import nn
 
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint, stored_tensors, write_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, Metrics
+from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.lengths import window_lengths
 from pals_core.data.missing import fill_missing
@@ -74,6 +75,13 @@ class EpochCheckpoints:
         """Write an epoch's file again with its test errors; returns its size in bytes."""
         header = checkpoint.header.model_copy(update={"metrics": metrics})
         return write_checkpoint(self.path(epoch), replace(checkpoint, header=header))
+
+    def restore(self, file: bytes | None, best: int, last: int) -> None:
+        """Take up a training interrupted after epoch `last`: write its `best` epoch's file, own what else is left."""
+        if file is not None:
+            with replacing(self.path(best)) as part:
+                part.write_bytes(file)
+        self._written = {epoch for epoch in range(1, last + 1) if self.path(epoch).exists()}
 
     def keep(self, epochs: Collection[int]) -> None:
         """Remove the files of all other epochs."""

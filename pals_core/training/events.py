@@ -27,6 +27,7 @@ class Started(Event):
     total_parameters: int
     maskable_parameters: int
     sparsity: float
+    resumed_step: int | None = Field(None, description="Steps done before, when the training was resumed.")
 
 
 class Progress(Event):
@@ -104,6 +105,14 @@ class CheckpointSaved(Event):
     result: Result | None = Field(None, description="Test metrics; only for the best one, once training ended.")
 
 
+class StateSaved(Event):
+    """All that a training needs to go on after `step` is in one file in its output folder; see `Trainer`."""
+
+    type: Literal["state_saved"] = "state_saved"
+    step: int
+    path: str
+
+
 class Message(Event):
     type: Literal["message"] = "message"
     level: Literal["info", "warning", "error"] = "info"
@@ -117,6 +126,7 @@ class Finished(Event):
 
 
 TrainingEvent = Annotated[
-    Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | Message | Finished, Field(discriminator="type")
+    Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | StateSaved | Message | Finished,
+    Field(discriminator="type"),
 ]
 TRAINING_EVENT: TypeAdapter[TrainingEvent] = TypeAdapter(TrainingEvent)

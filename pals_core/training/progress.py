@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +43,8 @@ class LossBuffer:
         self._losses.clear()
         for position, loss in enumerate(losses):
             require_finite(loss, self._last_step - len(losses) + 1 + position, "training")
-        self._epoch_sum += sum(losses)
+        for loss in losses:  # One by one: when losses are flushed must not change how their sum is rounded.
+            self._epoch_sum += loss
         self._epoch_steps += len(losses)
         return tuple(losses)
 
@@ -50,6 +53,15 @@ class LossBuffer:
         mean = self._epoch_sum / self._epoch_steps
         self._epoch_sum, self._epoch_steps = 0.0, 0
         return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is known of the epoch so far; nothing may wait to be flushed."""
+        if self._losses:
+            raise ValueError(f"{len(self._losses)} losses have not been flushed")
+        return {"sum": self._epoch_sum, "steps": self._epoch_steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._epoch_sum, self._epoch_steps = state["sum"], state["steps"]
 
 
 def require_finite(loss: float, step: int, which: str) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pals_core.spec import FrozenSpec, PalsMethodSpec, TargetMethodSpec
 
@@ -56,6 +58,14 @@ class BestEpoch:
             self.epoch, self._loss, self.reached_target = epoch, loss, reached
         return better
 
+    def state_dict(self) -> dict[str, Any]:
+        loss = self._loss if self.epoch else None
+        return {"epoch": self.epoch, "loss": loss, "reached_target": self.reached_target}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.epoch, self.reached_target = state["epoch"], state["reached_target"]
+        self._loss = math.inf if state["loss"] is None else state["loss"]
+
 
 class EarlyStopping:
     """Stops after `patience` epochs without a lower validation loss.
@@ -83,3 +93,11 @@ class EarlyStopping:
             self._lowest, self._without = loss, 0
         else:
             self._without += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        lowest = self._lowest if math.isfinite(self._lowest) else None
+        return {"lowest": lowest, "without": self._without}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._lowest = math.inf if state["lowest"] is None else state["lowest"]
+        self._without = state["without"]

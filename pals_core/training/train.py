@@ -34,10 +34,13 @@ def train(
     table: Table | pd.DataFrame | str | Path,
     output_dir: str | Path | None = None,
     on_event: Callable[[TrainingEvent], None] | None = None,
+    *,
+    resume_from: str | Path | None = None,
 ) -> Trained:
     """Train a forecaster and return its result and file; without `output_dir`, in a new temporary folder.
 
-    `spec` may leave open what depends on the data. Raises InvalidSpec with every problem, InvalidTable, and
+    `spec` may leave open what depends on the data. `resume_from` is a state file of an interrupted training. Raises
+    InvalidSpec with every problem, InvalidTable, InvalidCheckpoint for a state that is not this training's, and
     TrainingFailed when the training could not go on.
     """
     parsed = spec if isinstance(spec, Spec) else parse_spec(spec)
@@ -51,7 +54,8 @@ def train(
 
     best: CheckpointSaved | None = None
     finished: Finished | None = None
-    for event in Trainer(resolved, series, folder).run():
+    state = None if resume_from is None else Path(resume_from)
+    for event in Trainer(resolved, series, folder, resume_from=state).run():
         if on_event is not None:
             on_event(event)
         if isinstance(event, CheckpointSaved) and event.is_best:

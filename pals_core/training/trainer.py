@@ -15,8 +15,10 @@ from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, Problem
 from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.masks import MaskSet
+from pals_core.sparsity.method import Decision, MaskChange
 from pals_core.sparsity.registry import build_method
 from pals_core.spec import DeviceChoice, PalsMethodSpec, Spec
+from pals_core.training.batch_order import BatchOrder
 from pals_core.training.device import choose_device, with_own_random_state, with_readable_failures
 from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_end
 from pals_core.training.evaluation import all_windows, evaluate, spread_windows
@@ -31,8 +33,12 @@ from pals_core.training.events import (
     Started,
     TrainingEvent,
 )
+from pals_core.training.learning_rate import learning_rate_at
+from pals_core.training.optimization import clip_gradients, make_optimizer
 from pals_core.training.progress import LossBuffer, require_finite
 from pals_core.training.selection import BestEpoch, EarlyStopping, goal_of
+from pals_core.training.state import TrainingState
+from pals_core.training.state_files import StateFiles, table_sha256
 
 
 class Trainer:
@@ -41,6 +47,10 @@ class Trainer:
     `spec` is resolved. Checkpoints are written into `output_dir`, which must exist. `device` (`auto`, `cpu` or `cuda`)
     overrides the spec's; `threads` sets torch's CPU threads for the process. On the CPU, the same spec, table and
     thread count give the same files, bit for bit.
+
+    With `save_states` a state file is written at every epoch's end and, within an epoch, after the first step at which
+    `state_interval_seconds` have passed since the last one. `resume_from` goes on from such a file, which is all it
+    needs, to the same checkpoint files as if there had been no interruption.
     """
 
     def __init__(
@@ -52,6 +62,9 @@ class Trainer:
         device: str | None = None,
         threads: int | None = None,
         dataset_sha256: str | None = None,
+        resume_from: Path | None = None,
+        state_interval_seconds: float | None = None,
+        save_states: bool = True,
     ) -> None:
         self.spec = spec
         self.table = table
@@ -59,13 +72,17 @@ class Trainer:
         self.device = DeviceChoice(device) if device is not None else spec.training.device
         self.threads = threads
         self.dataset_sha256 = dataset_sha256
+        self.resume_from = resume_from
+        self.state_interval_seconds = state_interval_seconds
+        self.save_states = save_states
 
     def run(self) -> Iterator[TrainingEvent]:
         """Train, yielding a `Started` first and a `Finished` last; stopping the iteration stops the training.
 
         A checkpoint file that is neither best nor last is removed once the iteration goes on after the next one's
-        event. Raises InvalidSpec or InvalidTable before the first event, and TrainingFailed when the loss diverges,
-        memory runs out or the device is not there.
+        event. The two newest state files are kept until the training has finished. Raises InvalidSpec, InvalidTable or
+        InvalidCheckpoint (for `resume_from`) before the first event, and TrainingFailed when the loss diverges, memory
+        runs out or the device is not there.
         """
         device = choose_device(self.device)
         yield from with_own_random_state(with_readable_failures(self._train(device)), device)
@@ -76,25 +93,25 @@ class Trainer:
             torch.set_num_threads(self.threads)
         torch.manual_seed(recipe.seed)
         windows = make_windows(self.table, self.spec.data, device, torch.float32)
-        steps_per_epoch = len(windows.train) // recipe.batch_size
+        order = BatchOrder(len(windows.train), recipe.batch_size, recipe.seed)
+        steps_per_epoch = order.steps_per_epoch
         if not steps_per_epoch:
             message = f"batch_size {recipe.batch_size} exceeds the {len(windows.train)} training windows"
             raise InvalidSpec(message, (Problem(message, pointer="/training/batch_size"),))
+        total_steps = recipe.epochs * steps_per_epoch
         features = len(calendar_feature_names(windows.frequency))
         model = build_forecaster(self.spec, len(windows.columns), features).to(device)
         masks = MaskSet(model.named_parameters())
         method = build_method(self.spec, masks, steps_per_epoch)
         masks.apply()
-        # The fused step knows no complex weights, which Fourier blocks have.
-        fused = not any(parameter.is_complex() for parameter in model.parameters())
-        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=fused)
-        shuffling = torch.Generator().manual_seed(recipe.seed)
+        optimizer = make_optimizer(model, recipe)
 
         pals = self.spec.method if isinstance(self.spec.method, PalsMethodSpec) else None
         deciding = spread_windows(windows.validation, pals.decision_windows if pals else 1, device)
         validation, test = all_windows(windows.validation, device), all_windows(windows.test, device)
         goal = goal_of(self.spec.method)
-        best, stopping = BestEpoch(goal), EarlyStopping(recipe.patience, goal)
+        best, stopping, losses = BestEpoch(goal), EarlyStopping(recipe.patience, goal), LossBuffer()
+        state = TrainingState(model, masks, method, optimizer, order, best, stopping, losses, device)
         checkpoints = EpochCheckpoints(
             self.output_dir,
             self.spec,
@@ -102,12 +119,13 @@ class Trainer:
             series_end(self.table, self.spec.data),
             self.dataset_sha256,
         )
-        losses = LossBuffer()
-        step = epoch = 0
-        density_sum = 0.0
+        states = StateFiles(self.output_dir, self.spec, self._table_sha256(), self.state_interval_seconds)
+        warnings: list[str] = []
+        if self.resume_from is not None:
+            warnings = states.resume(self.resume_from, state, checkpoints)
 
         yield Started(
-            total_steps=recipe.epochs * steps_per_epoch,
+            total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
             epochs=recipe.epochs,
             device=str(device),
@@ -115,71 +133,68 @@ class Trainer:
             total_parameters=masks.total_parameters,
             maskable_parameters=masks.maskable_parameters,
             sparsity=masks.sparsity,
+            resumed_step=state.step if self.resume_from is not None else None,
         )
+        for warning in warnings:
+            yield Message(level="warning", message=warning)
 
         def progress() -> Iterator[Progress]:
             if flushed := losses.flush():
-                yield Progress(step=step, epoch=epoch, train_losses=flushed, sparsity=masks.sparsity)
+                yield Progress(step=state.step, epoch=epoch, train_losses=flushed, sparsity=masks.sparsity)
 
         def decision_loss() -> float:
             loss = evaluate(model, windows.validation, deciding).mse
-            return require_finite(loss, step, "validation")
+            return require_finite(loss, state.step, "validation")
 
         model.train()
-        for epoch in range(1, recipe.epochs + 1):
-            learning_rate = learning_rate_at(epoch, recipe.learning_rate)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            order = torch.randperm(len(windows.train), generator=shuffling).to(device)
-            for indices in torch.split(order[: steps_per_epoch * recipe.batch_size], recipe.batch_size):
-                step += 1
+        while state.step < total_steps and not stopping.is_due:
+            epoch = state.epoch + 1
+            for indices in order.rest_of_epoch(state.steps_into_epoch, device):
+                state.step += 1
+                learning_rate = learning_rate_at(state.step, recipe, steps_per_epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
                 batch = windows.train.batch(indices)
                 optimizer.zero_grad(set_to_none=True)
                 forecast = model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
                 loss = nn.functional.mse_loss(forecast, batch.target)
                 loss.backward()  # type: ignore[no-untyped-call]
-                losses.add(step, loss)
-                density_sum += 1 - masks.sparsity
-                decision = method.decide(step, decision_loss)
+                losses.add(state.step, loss)
+                state.density_sum += 1 - masks.sparsity
+                if recipe.gradient_clip is not None:
+                    clip_gradients(model, masks, recipe.gradient_clip)
+                decision = method.decide(state.step, decision_loss)
                 optimizer.step()
                 masks.apply(optimizer)
                 if decision is not None:
                     yield from progress()
                     change = method.update(decision)
                     masks.apply(optimizer)
-                    yield MaskUpdate(
-                        step=step,
-                        epoch=epoch,
-                        move=decision.move,
-                        validation_loss=decision.loss,
-                        best_loss=decision.best.loss if decision.best else None,
-                        best_sparsity=decision.best.sparsity if decision.best else None,
-                        prune_rate=decision.prune_rate,
-                        sparsity_before=decision.sparsity,
-                        sparsity=change.sparsity,
-                        pruned=change.pruned,
-                        grown=change.grown,
-                    )
+                    yield _mask_update(decision, change, epoch)
                 elif losses.is_due:
                     yield from progress()
+                if self.save_states and states.is_due and state.steps_into_epoch:
+                    yield from progress()
+                    yield states.save(state, checkpoints)
 
+            order.end_epoch()
             yield from progress()
             validation_loss = evaluate(model, windows.validation, validation).mse
-            require_finite(validation_loss, step, "validation")
+            state.validation_loss = require_finite(validation_loss, state.step, "validation")
             is_best = best.offer(epoch, validation_loss, masks.sparsity)
             yield EpochEnd(
                 epoch=epoch,
-                step=step,
+                step=state.step,
                 train_loss=losses.end_epoch(),
                 validation_loss=validation_loss,
                 sparsity=masks.sparsity,
                 learning_rate=learning_rate,
-                masks_frozen=method.is_frozen(step),
+                masks_frozen=method.is_frozen(state.step),
                 is_best=is_best,
             )
-            path = checkpoints.save(model, masks, epoch=epoch, step=step, validation_loss=validation_loss)
+            path = checkpoints.save(model, masks, epoch=epoch, step=state.step, validation_loss=validation_loss)
             yield CheckpointSaved(
-                step=step,
+                step=state.step,
                 epoch=epoch,
                 path=str(path),
                 is_best=is_best,
@@ -189,8 +204,8 @@ class Trainer:
             )
             checkpoints.keep({best.epoch, epoch})
             stopping.offer(validation_loss, masks.sparsity)
-            if stopping.is_due:
-                break
+            if self.save_states:
+                yield states.save(state, checkpoints)
 
         if not best.reached_target:
             yield Message(
@@ -205,27 +220,40 @@ class Trainer:
         metrics = errors.metrics(windows.scaler)
         size = checkpoints.add_metrics(best.epoch, checkpoint, metrics)
         dense_bytes = sum(parameter.nbytes for parameter in model.parameters())
-        result = _result(checkpoint.header, metrics, best.reached_target, density_sum / step, size, dense_bytes)
+        density = state.density_sum / state.step
+        result = _result(checkpoint.header, metrics, best.reached_target, density, size, dense_bytes)
         yield CheckpointSaved(
             step=result.step,
             epoch=result.epoch,
             path=str(checkpoints.path(best.epoch)),
             is_best=True,
-            is_last=best.epoch == epoch,
+            is_last=best.epoch == state.epoch,
             sparsity=result.sparsity,
             validation_loss=result.validation_loss,
             result=result,
         )
-        yield Finished(result=result, stopped_early=epoch < recipe.epochs)
+        states.remove()
+        yield Finished(result=result, stopped_early=state.step < total_steps)
+
+    def _table_sha256(self) -> str:
+        targets = self.spec.data.targets
+        return table_sha256(self.table if targets is None else self.table.select(targets))
 
 
-def learning_rate_at(epoch: int, initial: float) -> float:
-    """Return the learning rate of an epoch, counted from 1: halved every epoch, from the third on.
-
-    The programs of this family (Informer, Autoformer, NSTransformer and PALS's own) set lr·½^(e−1) after epoch e, so
-    that the second epoch still trains with the initial rate.
-    """
-    return float(initial * 0.5 ** max(0, epoch - 2))
+def _mask_update(decision: Decision, change: MaskChange, epoch: int) -> MaskUpdate:
+    return MaskUpdate(
+        step=decision.step,
+        epoch=epoch,
+        move=decision.move,
+        validation_loss=decision.loss,
+        best_loss=decision.best.loss if decision.best else None,
+        best_sparsity=decision.best.sparsity if decision.best else None,
+        prune_rate=decision.prune_rate,
+        sparsity_before=decision.sparsity,
+        sparsity=change.sparsity,
+        pruned=change.pruned,
+        grown=change.grown,
+    )
 
 
 def _result(

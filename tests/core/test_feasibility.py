@@ -229,6 +229,13 @@ def test_a_target_without_an_update_is_refused_with_the_interval_that_has_one(me
     assert "fits" not in problem.message
 
 
+def test_a_warm_up_as_long_as_the_training_is_refused() -> None:
+    (problem,) = check(spec(training={"warmup_steps": 190}), profile())
+    assert problem.pointer == "/training/warmup_steps"
+    assert "at most 189 fits" in problem.message
+    assert check(spec(training={"warmup_steps": 189}), profile()) == ()
+
+
 def test_very_long_trainings_are_planned_at_once() -> None:
     long = spec(
         method={"name": "pals", "update_interval": 1, "prune_rate_factor": 1.0001},

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pals_core.checkpoint.container import MAX_HEADER_BYTES, header_text, read_header
-from pals_core.checkpoint.file import Checkpoint, _digest, read_checkpoint, write_checkpoint
+from pals_core.checkpoint.file import Checkpoint, read_checkpoint, write_checkpoint
+from pals_core.checkpoint.tensor_file import digest_of
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.training.trainer import Trainer
@@ -84,7 +85,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pals_core.checkpoint.file.save_file", no_space)
+    monkeypatch.setattr("pals_core.checkpoint.tensor_file.save_file", no_space)
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(path, checkpoint)
     assert path.read_bytes() == before
@@ -165,7 +166,7 @@ def forge(source: Path, target: Path, change: Change) -> None:
     del tensors["digest"]
     change(description, tensors)
     text = json.dumps(description)
-    tensors.setdefault("digest", _digest(text, tensors))
+    tensors.setdefault("digest", digest_of(text, tensors))
     save_file(tensors, target, metadata={"pals": text})
 
 

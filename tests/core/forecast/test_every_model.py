@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pals_core.checkpoint.container import header_text
-from pals_core.checkpoint.file import _digest, read_checkpoint
+from pals_core.checkpoint.file import read_checkpoint
+from pals_core.checkpoint.tensor_file import digest_of
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.forecast.forecaster import load_forecaster
@@ -72,7 +73,7 @@ def test_an_index_out_of_range_is_refused(
     del tensors["digest"]
     [key] = [key for key in tensors if key == buffer]
     tensors[key].view(-1)[0] = index
-    tensors["digest"] = _digest(text, tensors)
+    tensors["digest"] = digest_of(text, tensors)
     forged = tmp_path / "forged"
     save_file(tensors, forged, metadata={"pals": text})
     with pytest.raises(InvalidCheckpoint, match="outside of 0 to"):

@@ -26,6 +26,32 @@ def test_the_mean_is_that_of_the_epoch() -> None:
         assert losses.end_epoch() == mean
 
 
+def test_when_losses_are_flushed_does_not_change_their_mean() -> None:
+    values = [1 / step for step in range(1, 30)]
+    means = set()
+    for portion in (1, 3, 7, 29):
+        losses = LossBuffer()
+        for step, value in enumerate(values, start=1):
+            losses.add(step, torch.tensor(value, dtype=torch.float64))
+            if step % portion == 0:
+                losses.flush()
+        losses.flush()
+        means.add(losses.end_epoch())
+    assert len(means) == 1
+
+
+def test_a_buffer_goes_on_where_another_left_off() -> None:
+    first, second = LossBuffer(), LossBuffer()
+    first.add(1, torch.tensor(1.0))
+    with pytest.raises(ValueError, match="not been flushed"):
+        first.state_dict()
+    first.flush()
+    second.load_state_dict(first.state_dict())
+    second.add(2, torch.tensor(2.0))
+    second.flush()
+    assert second.end_epoch() == 1.5
+
+
 def test_many_steps_are_due() -> None:
     losses = LossBuffer()
     for step in range(1, FLUSH_STEPS + 1):

@@ -23,7 +23,7 @@ from pals_core.training.events import (
     Started,
     TrainingEvent,
 )
-from pals_core.training.trainer import Trainer, learning_rate_at
+from pals_core.training.trainer import Trainer
 
 MakeSpec = Callable[..., Spec]
 
@@ -31,8 +31,8 @@ MakeSpec = Callable[..., Spec]
 def test_events_come_in_order(trained: list[TrainingEvent]) -> None:
     assert isinstance(trained[0], Started)
     assert isinstance(trained[-1], Finished)
-    assert [event.type for event in trained if event.type in ("epoch", "checkpoint", "finished")] == [
-        *("epoch", "checkpoint") * 3,
+    assert [event.type for event in trained if event.type in ("epoch", "checkpoint", "state_saved", "finished")] == [
+        *("epoch", "checkpoint", "state_saved") * 3,
         "checkpoint",
         "finished",
     ]
@@ -81,6 +81,7 @@ def test_the_best_and_the_last_checkpoint_remain(series: Table, make_spec: MakeS
             best = event.path if event.is_best else best
             last = event.path if event.is_last else last
             assert {best, last} <= {str(path) for path in tmp_path.iterdir()}
+            assert len(list(tmp_path.glob("state-*"))) <= 2
     assert {str(path) for path in tmp_path.iterdir()} == {best, last}
 
 
@@ -231,7 +232,3 @@ def test_a_batch_larger_than_the_training_part_is_refused(series: Table, make_sp
     with pytest.raises(InvalidSpec) as caught:
         next(Trainer(spec.model_copy(update={"training": training}), series, tmp_path).run())
     assert caught.value.problems[0].pointer == "/training/batch_size"
-
-
-def test_the_learning_rate_halves_from_the_third_epoch_on() -> None:
-    assert [learning_rate_at(epoch, 1e-4) for epoch in range(1, 6)] == [1e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5]

@@ -1,0 +1,123 @@
+"""All that changes while a forecaster is trained, as tensors and plain data, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pals_core.checkpoint.file import stored_tensors
+from pals_core.checkpoint.packing import pack, unpack
+from pals_core.sparsity.masks import MaskSet
+from pals_core.sparsity.method import SparsityMethod
+from pals_core.training.batch_order import BatchOrder
+from pals_core.training.device import random_state, set_random_state
+from pals_core.training.progress import LossBuffer
+from pals_core.training.selection import BestEpoch, EarlyStopping
+
+
+@dataclass
+class TrainingState:
+    """One training between two optimiser steps.
+
+    The schedules of learning and prune rates follow from the step. Weights and moments of inactive weights are +0.0, so
+    a maskable tensor is its active values and its mask.
+    """
+
+    model: nn.Module
+    masks: MaskSet
+    method: SparsityMethod
+    optimizer: Optimizer
+    order: BatchOrder
+    best: BestEpoch
+    stopping: EarlyStopping
+    losses: LossBuffer
+    device: torch.device
+    step: int = 0  # optimiser steps taken
+    density_sum: float = 0.0  # over the steps
+    validation_loss: float | None = None  # of the last whole epoch
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.order.steps_per_epoch
+
+    @property
+    def steps_into_epoch(self) -> int:
+        return self.step % self.order.steps_per_epoch
+
+    def plain(self) -> dict[str, Any]:
+        """Return what is not a tensor, as JSON data."""
+        return {
+            "step": self.step,
+            "density_sum": self.density_sum,
+            "validation_loss": self.validation_loss,
+            "losses": self.losses.state_dict(),
+            "best": self.best.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "method": self.method.state_dict(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors, on the CPU: `weight/…`, `mask/…`, `optimizer/…`, `method/…` and `random/…`."""
+        masks = {name: mask.cpu() for name, mask in self.masks.state_dict().items()}
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in stored_tensors(self.model).items():
+            weight = tensor.detach().cpu()
+            tensors[f"weight/{name}"] = weight
+            if name in masks:
+                tensors[f"weight/{name}"], tensors[f"mask/{name}"] = pack(weight, masks[name])
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                moment = value.detach().cpu()
+                packed = name in masks and moment.shape == masks[name].shape
+                tensors[f"optimizer/{name}/{key}"] = moment[masks[name]] if packed else moment
+        tensors |= {f"method/{name}": value.cpu() for name, value in self.method.state_tensors().items()}
+        on_cpu, on_gpu = random_state(self.device)
+        tensors |= {"random/cpu": on_cpu, "random/order": self.order.state()}
+        if on_gpu is not None:
+            tensors["random/gpu"] = on_gpu
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def load(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take over a training of the same spec; raises KeyError, ValueError or RuntimeError where it does not fit."""
+        masks: dict[str, Tensor] = {}
+        for name, tensor in stored_tensors(self.model).items():
+            weight = tensors[f"weight/{name}"]
+            if name in self.masks.shapes:
+                weight, masks[name] = unpack(weight, tensors[f"mask/{name}"], tuple(tensor.shape))
+            if weight.shape != tensor.shape:
+                raise ValueError(f"{name} has the shape {tuple(weight.shape)}")
+            tensor.copy_(weight)
+        self.masks.load_state_dict(masks)
+        self._load_optimizer(masks, tensors)
+        self.method.load_state(plain["method"], _under("method/", tensors))
+        self.order.load_state(tensors["random/order"])
+        # A state made without a GPU has none of its generator, which then stays as seeded.
+        on_gpu = tensors.get("random/gpu") if self.device.type == "cuda" else None
+        set_random_state((tensors["random/cpu"], on_gpu), self.device)
+        self.losses.load_state_dict(plain["losses"])
+        self.best.load_state_dict(plain["best"])
+        self.stopping.load_state_dict(plain["stopping"])
+        self.step, self.density_sum = plain["step"], plain["density_sum"]
+        self.validation_loss = plain["validation_loss"]
+
+    def _load_optimizer(self, masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for position, (name, parameter) in enumerate(self.model.named_parameters()):
+            for key, value in _under(f"optimizer/{name}/", tensors).items():
+                moment = value
+                if name in masks and value.ndim:
+                    moment = torch.zeros(parameter.shape, dtype=value.dtype)
+                    moment[masks[name]] = value
+                state.setdefault(position, {})[key] = moment
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,175 @@
+"""The state files of one training: one file from which it goes on as if it had never been interrupted.
+
+A file holds the training's state, what it belongs to, and the best checkpoint so far as that file's bytes, so that no
+other file is needed. It is about three times as large as a checkpoint (weights and two moments), and the best
+checkpoint on top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, JsonValue, ValidationError
+from torch import Tensor
+
+from pals_core.checkpoint.container import header_text
+from pals_core.checkpoint.header import HeaderPart
+from pals_core.checkpoint.tensor_file import read_tensors, write_tensors
+from pals_core.data.table import Table
+from pals_core.errors import InvalidCheckpoint
+from pals_core.spec import Precision, Spec
+from pals_core.training.epoch_checkpoints import EpochCheckpoints
+from pals_core.training.events import StateSaved
+from pals_core.training.state import TrainingState
+
+STATE_KEY = "pals_state"
+_BEST = "best_checkpoint"
+
+
+class Surroundings(HeaderPart):
+    """What has a say in how arithmetic is rounded."""
+
+    threads: int = Field(ge=1, description="CPU threads.")
+    device: str
+    precision: Precision
+    torch: str
+
+
+class StateHeader(HeaderPart):
+    """What a state belongs to, where it was made, and the part of it that is not tensors."""
+
+    format_version: Literal[1] = 1
+    spec: Spec
+    table_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the targets' times and values.")
+    surroundings: Surroundings
+    plain: dict[str, JsonValue]
+
+
+@dataclass
+class StateFiles:
+    """Writes `state-<step>.safetensors` into `folder` and keeps the two newest.
+
+    A file is due `interval` seconds after the last one, or, without an interval, never by itself.
+    """
+
+    folder: Path
+    spec: Spec
+    table_sha256: str
+    interval: float | None
+
+    def __post_init__(self) -> None:
+        self._kept: list[Path] = []
+        self._saved_at = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return self.interval is not None and time.monotonic() - self._saved_at >= self.interval
+
+    def save(self, state: TrainingState, checkpoints: EpochCheckpoints) -> StateSaved:
+        """Write the state; no loss of it may wait to be told."""
+        header = StateHeader(
+            spec=self.spec,
+            table_sha256=self.table_sha256,
+            surroundings=surroundings_on(state.device),
+            plain=state.plain(),
+        )
+        tensors = state.tensors()
+        if state.best.epoch:
+            file = checkpoints.path(state.best.epoch).read_bytes()
+            tensors[_BEST] = torch.from_numpy(np.frombuffer(file, dtype=np.uint8).copy())
+        path = self.folder / f"state-{state.step:09}.safetensors"
+        write_tensors(path, STATE_KEY, header.model_dump_json(), tensors)
+        self._kept = [*(kept for kept in self._kept if kept != path), path][-2:]
+        self._remove_all_but(self._kept)
+        self._saved_at = time.monotonic()
+        return StateSaved(step=state.step, path=str(path))
+
+    def resume(self, path: Path, state: TrainingState, checkpoints: EpochCheckpoints) -> list[str]:
+        """Put a freshly built training where the file left off; return what may make it end differently.
+
+        Raises InvalidCheckpoint when the file is torn, damaged, of another version, spec or table, and
+        FileNotFoundError without a file.
+        """
+        text = header_text(path, STATE_KEY)
+        header = _parse(text)
+        if header.spec != self.spec:
+            parts = [part for part in Spec.model_fields if getattr(header.spec, part) != getattr(self.spec, part)]
+            raise InvalidCheckpoint(f"the state is of a training with another spec: {', '.join(parts)} differ")
+        if header.table_sha256 != self.table_sha256:
+            raise InvalidCheckpoint("the state is of a training on another table")
+        tensors = read_tensors(path, text)
+        try:
+            best_file = _bytes(tensors.pop(_BEST, None))
+            state.load(header.plain, tensors)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            message = f"the state does not fit the training its spec describes: {str(error)[:200]}"
+            raise InvalidCheckpoint(message) from error
+        checkpoints.restore(best_file, best=state.best.epoch, last=state.epoch)
+        if state.validation_loss is not None and not state.steps_into_epoch and state.best.epoch != state.epoch:
+            # Right after an epoch the network is the one of the last checkpoint, which need not be here.
+            checkpoints.save(
+                state.model,
+                state.masks,
+                epoch=state.epoch,
+                step=state.step,
+                validation_loss=state.validation_loss,
+            )
+        if path.parent.resolve() == self.folder.resolve():
+            self._kept = [self.folder / path.name]
+        return _differences(header.surroundings, surroundings_on(state.device))
+
+    def remove(self) -> None:
+        """Remove the files of this training, which has ended."""
+        self._remove_all_but([])
+
+    def _remove_all_but(self, kept: list[Path]) -> None:
+        for pattern in ("state-*.safetensors", ".state-*.safetensors.part"):
+            for path in set(self.folder.glob(pattern)).difference(kept):
+                path.unlink(missing_ok=True)
+
+
+def table_sha256(table: Table) -> str:
+    """Return a digest of a table's times, values, columns and frequency."""
+    digest = hashlib.sha256(json.dumps([table.frequency, *table.columns]).encode())
+    digest.update(table.times.as_unit("us").asi8.tobytes())
+    digest.update(np.ascontiguousarray(table.values).tobytes())
+    return digest.hexdigest()
+
+
+def surroundings_on(device: torch.device) -> Surroundings:
+    return Surroundings(
+        threads=torch.get_num_threads(),
+        device=device.type,
+        precision=Precision.FP32,
+        torch=str(torch.__version__),
+    )
+
+
+def _parse(text: str) -> StateHeader:
+    try:
+        return StateHeader.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "/".join(str(part) for part in first["loc"])[:200]
+        raise InvalidCheckpoint(f"the state's description is wrong: {place}: {first['msg'][:300]}") from error
+
+
+def _bytes(tensor: Tensor | None) -> bytes | None:
+    return None if tensor is None else bytes(tensor.numpy().tobytes())
+
+
+def _differences(then: Surroundings, now: Surroundings) -> list[str]:
+    before, after = then.model_dump(mode="json"), now.model_dump(mode="json")
+    return [
+        f"resumed with {name} {after[name]} after {name} {before[name]}: the training may end differently from one "
+        "that was never interrupted"
+        for name in before
+        if before[name] != after[name]
+    ]

@@ -1,0 +1,338 @@
+"""A training that is stopped and resumed ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pals_core.checkpoint.tensor_file import write_tensors
+from pals_core.data.table import Table
+from pals_core.errors import InvalidCheckpoint
+from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Spec
+from pals_core.training import state_files
+from pals_core.training.events import (
+    CheckpointSaved,
+    EpochEnd,
+    Finished,
+    MaskUpdate,
+    Message,
+    Progress,
+    Started,
+    StateSaved,
+    TrainingEvent,
+)
+from pals_core.training.state_files import STATE_KEY
+from pals_core.training.trainer import Trainer
+
+MakeSpec = Callable[..., Spec]
+
+SMALL = {"d_model": 8, "d_ff": 8, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.2}
+SMALL |= {"patch_len": 4, "stride": 2}
+EPOCHS, STEPS_PER_EPOCH = 3, 3
+
+
+def name_of(spec: type[FrozenSpec]) -> str:
+    return str(spec.model_fields["name"].default)
+
+
+@pytest.fixture(scope="module")
+def short(series: Table) -> Table:
+    return Table(series.times[:110], series.values[:110].copy(), series.columns, series.frequency)
+
+
+@pytest.fixture
+def small_spec(make_spec: MakeSpec) -> Callable[..., Spec]:
+    """A training of three epochs of three steps, with a mask update at every step until the masks freeze."""
+
+    def build(model: str = "dlinear", method: str | dict[str, Any] = "pals", **training: Any) -> Spec:
+        fields = next(spec for spec in MODEL_SPECS if name_of(spec) == model).model_fields
+        sizes = {name: value for name, value in SMALL.items() if name in fields}
+        asked = {"name": method} if isinstance(method, str) else method
+        if asked["name"] not in ("dense", "static"):
+            asked = {"update_interval": 1} | asked
+        recipe = {"epochs": EPOCHS, "batch_size": 20, "learning_rate": 0.01} | training
+        return make_spec(model={"name": model} | sizes, method=asked, training=recipe)
+
+    return build
+
+
+def told(event: TrainingEvent) -> TrainingEvent:
+    """An event without the folder it happened in."""
+    return event.model_copy(update={"path": Path(event.path).name}) if isinstance(event, CheckpointSaved) else event
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def interrupted(
+    spec: Spec, table: Table, folders: Iterator[Path], choose: random.Random, latest_stop: int
+) -> tuple[list[TrainingEvent], Path, int]:
+    """Train, stopping at random; returns the events without those of steps done twice, the folder, and the stops."""
+    events: list[TrainingEvent] = []
+    state: StateSaved | None = None
+    for stops in range(100):
+        folder = next(folders)
+        interval = choose.choice([0.0, None])
+        trainer = Trainer(spec, table, folder, resume_from=None if state is None else Path(state.path))
+        trainer.state_interval_seconds = interval
+        stop_after = choose.randint(1, latest_stop)
+        heard: list[TrainingEvent] = []
+        for count, event in enumerate(trainer.run(), start=1):
+            if not isinstance(event, Started):
+                heard.append(told(event))
+            if isinstance(event, StateSaved):
+                kept = folder.with_name(f"kept-{event.step}-{stops}.safetensors")
+                shutil.copy(event.path, kept)
+                state = event.model_copy(update={"path": str(kept)})
+                events += heard
+                heard = []
+            if isinstance(event, Finished):
+                return events + heard, folder, stops
+            if count == stop_after and stops < 4:
+                break
+    raise AssertionError("the training never finished")
+
+
+def without_timing(events: list[TrainingEvent]) -> list[TrainingEvent]:
+    """Losses come in portions that depend on the clock, and states on when they were due."""
+    return [event for event in events if not isinstance(event, Started | Progress | StateSaved)]
+
+
+@pytest.mark.parametrize("method", [name_of(spec) for spec in METHOD_SPECS])
+@pytest.mark.parametrize("model", [name_of(spec) for spec in MODEL_SPECS])
+def test_stopped_anywhere_and_resumed_it_ends_with_the_same_bytes(
+    short: Table, small_spec: Callable[..., Spec], tmp_path: Path, model: str, method: str
+) -> None:
+    spec = small_spec(model, method)
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    expected = list(Trainer(spec, short, straight).run())
+
+    def fresh_folders() -> Iterator[Path]:
+        number = 0
+        while True:
+            number += 1
+            folder = tmp_path / f"attempt-{number}"
+            folder.mkdir()
+            yield folder
+
+    events, folder, stops = interrupted(
+        spec, short, fresh_folders(), random.Random(f"{model} {method}"), len(expected) - 1
+    )
+    assert stops
+    assert files(folder) == files(straight)
+    assert without_timing(events) == without_timing([told(event) for event in expected])
+
+
+@pytest.mark.parametrize(
+    ("method", "training"),
+    [
+        pytest.param({"name": "granet", "growth": "random"}, {}, id="random growth"),
+        pytest.param({"name": "rigl", "growth": "momentum"}, {}, id="momentum growth"),
+        pytest.param(
+            "pals",
+            {"optimizer": "adamw", "schedule": "cosine", "warmup_steps": 4, "gradient_clip": 0.1},
+            id="another recipe",
+        ),
+        pytest.param("dense", {"patience": 1, "learning_rate": 0.9, "epochs": 6}, id="stopped early"),
+    ],
+)
+def test_resumed_in_the_same_folder_nothing_is_left_over(
+    short: Table,
+    small_spec: Callable[..., Spec],
+    tmp_path: Path,
+    method: str | dict[str, Any],
+    training: dict[str, Any],
+) -> None:
+    spec = small_spec("dlinear", method, **training)
+    straight, folder = tmp_path / "straight", tmp_path / "same"
+    straight.mkdir()
+    folder.mkdir()
+    latest_stop = len(list(Trainer(spec, short, straight).run())) - 1
+
+    def same_folder() -> Iterator[Path]:
+        while True:
+            yield folder
+
+    for seed in range(3):
+        events, _, stops = interrupted(spec, short, same_folder(), random.Random(seed), latest_stop)
+        assert stops
+        assert files(folder) == files(straight)
+        finished = events[-1]
+        assert isinstance(finished, Finished)
+
+
+def states_of(spec: Spec, table: Table, folder: Path, interval: float | None) -> list[StateSaved]:
+    """The states of a whole training; each one's file is copied away as soon as it is told."""
+    states = []
+    for event in Trainer(spec, table, folder, state_interval_seconds=interval).run():
+        if isinstance(event, StateSaved):
+            kept = folder.with_name(Path(event.path).name)
+            shutil.copy(event.path, kept)
+            states.append(event.model_copy(update={"path": str(kept)}))
+            assert len(list(folder.glob("state-*"))) == min(2, len(states))
+            assert Path(event.path) in folder.glob("state-*")
+    return states
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "training").mkdir()
+    return tmp_path / "training"
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(0.0, list(range(1, 10))), (3600.0, [3, 6, 9]), (None, [3, 6, 9])])
+def test_a_state_is_saved_at_every_epochs_end_and_when_due(
+    short: Table, small_spec: Callable[..., Spec], folder: Path, interval: float | None, steps: list[int]
+) -> None:
+    assert [state.step for state in states_of(small_spec(), short, folder, interval)] == steps
+    assert {path.name.split("-")[0] for path in folder.iterdir()} == {"epoch"}
+
+
+def test_the_last_checkpoint_before_a_stop_goes_when_the_next_one_comes(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    spec = small_spec("dlinear", "dense", learning_rate=0.9, schedule="constant", epochs=4)
+    state = None
+    for event in Trainer(spec, short, folder, state_interval_seconds=0.0).run():
+        if isinstance(event, StateSaved) and event.step == 10:
+            state = Path(event.path)
+            break
+    assert state is not None
+    best_and_last = {"epoch-002.pals.safetensors", "epoch-003.pals.safetensors"}
+    assert best_and_last == {path.name for path in folder.glob("epoch-*")}
+    list(Trainer(spec, short, folder, resume_from=state).run())
+    assert set(files(folder)) == {"epoch-004.pals.safetensors"}
+
+
+def test_losses_told_before_a_state_are_not_told_again(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    state = states_of(small_spec(), short, folder, 0.0)[4]
+    resumed = list(Trainer(small_spec(), short, folder, resume_from=Path(state.path)).run())
+    started, losses = resumed[0], [event for event in resumed if isinstance(event, Progress)]
+    assert isinstance(started, Started)
+    assert started.resumed_step == 5
+    assert losses[0].step - len(losses[0].train_losses) == 5
+    assert [event.epoch for event in resumed if isinstance(event, EpochEnd)] == [2, 3]
+    assert all(event.step > 5 for event in resumed if isinstance(event, MaskUpdate))
+
+
+def test_after_the_last_epoch_only_the_test_is_left(
+    short: Table, small_spec: Callable[..., Spec], folder: Path, tmp_path: Path
+) -> None:
+    state = states_of(small_spec(), short, folder, None)[-1]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    resumed = list(Trainer(small_spec(), short, elsewhere, resume_from=Path(state.path)).run())
+    assert [event.type for event in resumed] == ["started", "checkpoint", "finished"]
+    assert files(elsewhere) == files(folder)
+
+
+def test_other_threads_are_warned_of_and_those_of_the_state_are_not(
+    short: Table, small_spec: Callable[..., Spec], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Path(states_of(small_spec(), short, folder, None)[0].path)
+
+    def warnings() -> list[str]:
+        run = Trainer(small_spec(), short, folder, resume_from=state).run()
+        return [event.message for event in run if isinstance(event, Message) and event.level == "warning"]
+
+    assert warnings() == []
+    elsewhere = state_files.surroundings_on(torch.device("cpu")).model_copy(update={"threads": 64, "torch": "9.9"})
+    monkeypatch.setattr(state_files, "surroundings_on", lambda device: elsewhere)
+    threads, version = warnings()
+    assert "threads 64 after threads 1" in threads
+    assert "torch 9.9" in version
+
+
+@pytest.fixture(scope="module")
+def state_bytes(short: Table, make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[Spec, bytes]:
+    folder = tmp_path_factory.mktemp("states")
+    spec = make_spec(model="dlinear", training={"epochs": 2, "batch_size": 20})
+    for event in Trainer(spec, short, folder).run():
+        if isinstance(event, StateSaved):
+            return spec, Path(event.path).read_bytes()
+    raise AssertionError("no state was saved")
+
+
+@pytest.mark.parametrize(
+    ("training", "part"), [({"seed": 4}, "training"), ({"epochs": 3}, "training"), ({"device": "auto"}, "training")]
+)
+def test_a_state_of_another_spec_is_refused(
+    short: Table,
+    state_bytes: tuple[Spec, bytes],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    training: dict[str, Any],
+    part: str,
+) -> None:
+    spec, content = state_bytes
+    other = spec.model_copy(update={"training": spec.training.model_copy(update=training)})
+    state = write(content, "state.safetensors")
+    with pytest.raises(InvalidCheckpoint, match=f"another spec: {part} differ"):
+        next(Trainer(other, short, tmp_path, resume_from=state).run())
+
+
+def test_a_state_of_another_table_is_refused(
+    short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec, content = state_bytes
+    other = Table(short.times, short.values.copy(), short.columns, short.frequency)
+    other.values[0, 0] += 1e-9
+    with pytest.raises(InvalidCheckpoint, match="another table"):
+        next(Trainer(spec, other, tmp_path, resume_from=write(content, "state.safetensors")).run())
+
+
+def test_a_torn_or_flipped_file_is_refused(
+    short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec, content = state_bytes
+    choose = random.Random(1)
+    damaged = [content[: choose.randrange(len(content))] for _ in range(15)]
+    for _ in range(40):
+        flipped = bytearray(content)
+        flipped[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
+        damaged.append(bytes(flipped))
+    for bad in damaged:
+        with pytest.raises(InvalidCheckpoint):
+            next(Trainer(spec, short, tmp_path, resume_from=write(bad, "state.safetensors")).run())
+
+
+def test_a_checkpoint_is_no_state(
+    short: Table, state_bytes: tuple[Spec, bytes], best_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidCheckpoint, match="not written by this program"):
+        next(Trainer(state_bytes[0], short, tmp_path, resume_from=best_checkpoint).run())
+
+
+def test_a_state_of_another_network_is_refused_although_its_digest_is_right(
+    short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec, content = state_bytes
+    state = write(content, "state.safetensors")
+    with safe_open(state, "pt") as file:
+        text = file.metadata()[STATE_KEY]
+    tensors = load_file(state)
+    del tensors["digest"]
+    del tensors["weight/trend.bias"]
+    write_tensors(state, STATE_KEY, text, tensors)
+    with pytest.raises(InvalidCheckpoint, match="does not fit"):
+        next(Trainer(spec, short, tmp_path, resume_from=state).run())
+    save_file(tensors, state, metadata={STATE_KEY: text})
+    with pytest.raises(InvalidCheckpoint, match="lacks the tensor 'digest'"):
+        next(Trainer(spec, short, tmp_path, resume_from=state).run())
+
+
+def test_a_missing_state_is_a_missing_file(short: Table, state_bytes: tuple[Spec, bytes], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        next(Trainer(state_bytes[0], short, tmp_path, resume_from=tmp_path / "state.safetensors").run())
