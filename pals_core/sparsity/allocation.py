@@ -17,17 +17,22 @@ def active_count(density: float, weights: int) -> int:
 
 
 def allocate(shapes: Mapping[str, Shape], density: float, allocation: Allocation) -> dict[str, int]:
-    """Return how many weights of each tensor are active, `active_count` of all in all.
+    """Return how many weights of each tensor are active: at least one, and `active_count` of all in all.
 
-    What rounding down leaves over goes to the tensors that lost the most by it.
+    What rounding down leaves over goes to the tensors that lost the most by it. Nothing passes through an empty
+    tensor; the one weight that keeps it open is taken from the tensor that has the most. Only where the density leaves
+    fewer weights than there are tensors are more of them active in all.
     """
     densities = erdos_renyi_kernel(shapes, density) if allocation is Allocation.ERK else dict.fromkeys(shapes, density)
     shares = {name: densities[name] * math.prod(shape) for name, shape in shapes.items()}
-    active = {name: math.floor(share) for name, share in shares.items()}
-    left_over = active_count(density, _weights(shapes.values())) - sum(active.values())
+    active = {name: max(1, math.floor(share)) for name, share in shares.items()}
+    wanted = max(active_count(density, _weights(shapes.values())), len(shapes))
+    left_over = wanted - sum(active.values())
     by_loss = sorted(shapes, key=lambda name: active[name] - shares[name])
     for name in by_loss[: max(0, left_over)]:
         active[name] += 1
+    for _ in range(-left_over):
+        active[max(active, key=active.__getitem__)] -= 1
     return active
 
 

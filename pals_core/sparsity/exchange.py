@@ -33,23 +33,15 @@ def exchange(
     return MaskChange(pruned, grown, masks.sparsity)
 
 
-class ConstantDensity:
-    """Starts sparse and keeps every tensor's number of active weights while exchanging which they are."""
+class ScheduledExchange:
+    """An exchange of weights at every update of a schedule, by growth scores that see the gradients of every step."""
 
-    def __init__(
-        self,
-        masks: MaskSet,
-        schedule: UpdateSchedule,
-        *,
-        active: Mapping[str, int],
-        generator: torch.Generator,
-        scores: GrowthScores,
-    ) -> None:
-        """Take charge of `masks`, of which `active` start at positions drawn with `generator`."""
+    move = Move.STABLE
+
+    def __init__(self, masks: MaskSet, schedule: UpdateSchedule, scores: GrowthScores) -> None:
         self.masks = masks
         self.schedule = schedule
         self.scores = scores
-        masks.start_sparse(active, generator)
 
     def decide(self, step: int, measure_loss: Callable[[], float]) -> Decision | None:  # noqa: ARG002
         if self.schedule.is_frozen(step - 1):
@@ -57,7 +49,7 @@ class ConstantDensity:
         self.scores.observe()
         if not self.schedule.is_update(step):
             return None
-        return Decision(step, Move.STABLE, None, None, self.masks.sparsity, self.schedule.rate_at(step))
+        return Decision(step, self.move, None, None, self.masks.sparsity, self.schedule.rate_at(step))
 
     def update(self, decision: Decision) -> MaskChange:
         return exchange(self.masks, self.scores, rate=decision.prune_rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -40,15 +41,26 @@ def prune_smallest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
 
 
 def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
-    """Switch off the `count` smallest active weights of the whole network; of equal ones the first go first."""
+    """Switch off the `count` smallest active weights of the whole network, but the largest of each tensor never.
+
+    Of equal ones the first go first. Where `count` leaves fewer weights than there are tensors, each keeps one.
+    """
     magnitudes = torch.cat([masks.parameter(name).detach().abs().flatten() for name in masks])
     active = torch.cat([masks[name].flatten() for name in masks])
-    kept = prune_smallest(magnitudes, active, count)
-    start = 0
-    for name, shape in masks.shapes.items():
-        stop = start + math.prod(shape)
-        masks[name] = kept[start:stop].view(shape)
-        start = stop
+    spans = _spans(masks)
+    candidates = active.clone()
+    for start, stop in spans.values():
+        largest = torch.where(active[start:stop], magnitudes[start:stop], -1.0).argmax()
+        candidates[start + largest] = False
+    kept = active & ~_smallest(magnitudes, candidates, min(count, int(candidates.sum())))
+    for name, (start, stop) in spans.items():
+        masks[name] = kept[start:stop].view(masks[name].shape)
+
+
+def _spans(masks: MaskSet) -> dict[str, tuple[int, int]]:
+    """Return where each tensor lies among all maskable weights in a row."""
+    stops = list(itertools.accumulate(masks[name].numel() for name in masks))
+    return {name: (stop - masks[name].numel(), stop) for name, stop in zip(masks, stops, strict=True)}
 
 
 def grow_largest(score: Tensor, mask: Tensor, count: int) -> Tensor:

@@ -5,22 +5,17 @@ from __future__ import annotations
 import torch
 
 from pals_core.sparsity.allocation import allocate
-from pals_core.sparsity.exchange import ConstantDensity
+from pals_core.sparsity.exchange import ScheduledExchange
 from pals_core.sparsity.growth import growth_scores
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import RiglMethodSpec
 
 
-class RiglController(ConstantDensity):
+class RiglController(ScheduledExchange):
     """Exchanges a share of the weights that falls from α to 0 at T_end along a cosine (section 3, Algorithm 1)."""
 
     def __init__(self, spec: RiglMethodSpec, masks: MaskSet, schedule: UpdateSchedule, *, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        super().__init__(
-            masks,
-            schedule,
-            active=allocate(masks.shapes, 1 - spec.sparsity, spec.allocation),
-            generator=generator,
-            scores=growth_scores(spec.growth, masks, generator),
-        )
+        super().__init__(masks, schedule, growth_scores(spec.growth, masks, generator))
+        masks.start_sparse(allocate(masks.shapes, 1 - spec.sparsity, spec.allocation), generator)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from pals_core.sparsity.allocation import allocate
-from pals_core.sparsity.exchange import ConstantDensity
+from pals_core.sparsity.exchange import ScheduledExchange
 from pals_core.sparsity.growth import RandomScores
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import SetMethodSpec
 
 
-class SetController(ConstantDensity):
+class SetController(ScheduledExchange):
     """Exchanges the constant share ζ of the weights.
 
     The original ranks positive and negative weights apart and grows to small random values; here, as in RigL's
@@ -21,10 +21,5 @@ class SetController(ConstantDensity):
 
     def __init__(self, spec: SetMethodSpec, masks: MaskSet, schedule: UpdateSchedule, *, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        super().__init__(
-            masks,
-            schedule,
-            active=allocate(masks.shapes, 1 - spec.sparsity, spec.allocation),
-            generator=generator,
-            scores=RandomScores(masks, generator),
-        )
+        super().__init__(masks, schedule, RandomScores(masks, generator))
+        masks.start_sparse(allocate(masks.shapes, 1 - spec.sparsity, spec.allocation), generator)

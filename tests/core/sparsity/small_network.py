@@ -14,9 +14,9 @@ EPOCHS, STEPS_PER_EPOCH = 6, 10
 
 
 class Bench:
-    """Two layers of unequal size: 2000 and 300 weights; updates every 5 of 60 steps, unless asked otherwise."""
+    """Two layers of unequal size: 2000 and, unless asked otherwise, 300 weights; updates every 5 of 60 steps."""
 
-    def __init__(self, method: str, **fields: object) -> None:
+    def __init__(self, method: str, *, outputs: int = 6, **fields: object) -> None:
         torch.manual_seed(0)
         interval = {} if method == "static" else {"update_interval": 5}
         self.spec = Spec.model_validate(
@@ -26,7 +26,7 @@ class Bench:
                 "training": {"epochs": EPOCHS, "seed": 7},
             }
         )
-        self.network = nn.Sequential(nn.Linear(40, 50), nn.Linear(50, 6))
+        self.network = nn.Sequential(nn.Linear(40, 50), nn.Linear(50, outputs))
         self.masks = MaskSet(self.network.named_parameters())
         self.method: SparsityMethod = build_method(self.spec, self.masks, STEPS_PER_EPOCH)
         self.masks.apply()

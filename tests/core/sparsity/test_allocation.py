@@ -25,6 +25,19 @@ def test_uniform_gives_every_tensor_the_same_density() -> None:
     assert allocate(SHAPES, 0.5, Allocation.UNIFORM) == {"wide": 8192, "narrow": 32, "convolution": 768}
 
 
+@pytest.mark.parametrize("allocation", list(Allocation))
+def test_a_tensor_of_one_weight_stays_open_at_the_expense_of_the_largest(allocation: Allocation) -> None:
+    shapes = {"wide": (64, 256), "one": (1, 1), "few": (1, 3)}
+    active = allocate(shapes, 0.1, allocation)
+    assert active["one"] >= 1
+    assert active["few"] >= 1
+    assert sum(active.values()) == math.floor(0.1 * (64 * 256 + 4))
+
+
+def test_fewer_weights_than_tensors_leave_one_each() -> None:
+    assert allocate({"a": (2, 2), "b": (1, 1), "c": (3, 1)}, 0.2, Allocation.UNIFORM) == {"a": 1, "b": 1, "c": 1}
+
+
 def test_erk_keeps_small_tensors_denser() -> None:
     densities = erdos_renyi_kernel(SHAPES, 0.3)
     assert densities["narrow"] == 1.0
@@ -58,9 +71,9 @@ def test_tensors_only_ever_shrink_towards_a_falling_density(
     for density in sorted(densities, reverse=True):
         wanted = allocate(named, density, allocation)
         kept = shrink_towards(active, wanted)
-        assert sum(wanted.values()) == sum(kept.values()) == active_count(density, weights)
-        assert all(0 <= wanted[name] <= math.prod(named[name]) for name in named)
-        assert all(0 <= kept[name] <= active[name] for name in named)
+        assert sum(wanted.values()) == sum(kept.values()) == max(active_count(density, weights), len(named))
+        assert all(1 <= wanted[name] <= math.prod(named[name]) for name in named)
+        assert all(1 <= kept[name] <= active[name] for name in named)
         active = kept
 
 

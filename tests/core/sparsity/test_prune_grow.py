@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pals_core.sparsity.decision import Move
-from pals_core.sparsity.prune_grow import exchange_counts, grow_largest, prune_smallest
+from pals_core.sparsity.masks import MaskSet
+from pals_core.sparsity.prune_grow import exchange_counts, grow_largest, prune_smallest, prune_smallest_of_all
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,15 @@ def test_complex_weights_are_ranked_by_magnitude() -> None:
     mask = torch.ones(3, dtype=torch.bool)
     assert prune_smallest(weight, mask, 1).tolist() == [True, False, True]
     assert grow_largest(weight, ~mask, 1).tolist() == [True, False, False]
+
+
+def test_pruning_the_whole_network_leaves_every_tensor_its_largest_weight() -> None:
+    large, small = torch.nn.Parameter(torch.arange(10.0, 19.0).view(3, 3)), torch.nn.Parameter(torch.tensor([[1.0, 2]]))
+    masks = MaskSet([("large", large), ("small", small)])
+    prune_smallest_of_all(masks, 4)
+    assert masks["small"].tolist() == [[False, True]]
+    assert masks["large"].flatten().tolist() == [False] * 3 + [True] * 6
+    prune_smallest_of_all(masks, 99)
+    assert masks.active == {"large": 1, "small": 1}
+    prune_smallest_of_all(masks, 1)
+    assert masks.active == {"large": 1, "small": 1}

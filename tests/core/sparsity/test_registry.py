@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
+from pals_core.sparsity.allocation import active_count
 from pals_core.sparsity.registry import UPDATING
 from pals_core.spec import METHOD_SPECS, DenseMethodSpec, StaticMethodSpec, UpdatingMethodSpec
 from tests.core.sparsity.small_network import Bench
@@ -35,3 +36,25 @@ def test_a_restored_method_goes_on_alike(method: str, growth: str | None) -> Non
     for one in (bench, restored):
         one.steps(23)
     assert all(torch.equal(bench.masks[name], restored.masks[name]) for name in bench.masks)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("granet", {}),
+        *[("gmp", {"allocation": allocation}) for allocation in ("global", "uniform", "erk")],
+        *[
+            (name, {"allocation": allocation})
+            for name in ("rigl", "set", "static")
+            for allocation in ("uniform", "erk")
+        ],
+    ],
+)
+@pytest.mark.parametrize("sparsity", [0.5, 0.99])
+def test_a_target_is_met_to_the_weight_beside_a_tiny_tensor(
+    method: str, fields: dict[str, str], sparsity: float
+) -> None:
+    bench = Bench(method, outputs=1, sparsity=sparsity, **fields)
+    bench.steps()
+    assert bench.masks.maskable_parameters - bench.masks.inactive_parameters == active_count(1 - sparsity, 2050)
+    assert all(active >= 1 for active in bench.masks.active.values())
