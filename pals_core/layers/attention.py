@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from pals_core.layers.dropout import Dropout
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,17 @@ class Destationarisation:
 class MultiHeadAttention(nn.Module):
     """Projections with bias around softmax(QKᵀ/√d_k)·V, with dropout on the softmax weights.
 
-    [B, Q, D] queries and [B, K, D] keys to [B, Q, D]. With a `Destationarisation` it is softmax((τ·QKᵀ + Δ)/√d_k)·V
-    (arXiv 2205.14415, equation 6), Δ being the same for all queries and heads. `causal` hides later keys; then
-    Q = K.
+    [B, Q, D] queries and [B, K, D] keys to [B, Q, D], or to [B, last, D], the output of the last queries alone. With a
+    `Destationarisation` it is softmax((τ·QKᵀ + Δ)/√d_k)·V (arXiv 2205.14415, equation 6), Δ being the same for all
+    queries and heads. `causal` hides later keys; then Q = K.
     """
+
+    queries_are_independent = True
 
     def __init__(self, d_model: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.query = nn.Linear(d_model, d_model)
         self.key = nn.Linear(d_model, d_model)
         self.value = nn.Linear(d_model, d_model)
@@ -44,8 +47,11 @@ class MultiHeadAttention(nn.Module):
         keys: Tensor,
         *,
         causal: bool = False,
+        last: int | None = None,
         destationarisation: Destationarisation | None = None,
     ) -> Tensor:
+        if last is not None:
+            queries = queries[:, -last:]
         scale = 1 / math.sqrt(queries.shape[2] // self.heads)
         query, key, value = self.query(queries), self.key(keys), self.value(keys)
         query = query * scale
@@ -57,7 +63,7 @@ class MultiHeadAttention(nn.Module):
                 bias = (destationarisation.delta * scale).repeat_interleave(self.heads, dim=0).unsqueeze(1)
         if causal:
             hidden = torch.full((queries.shape[1], keys.shape[1]), -math.inf, device=query.device, dtype=query.dtype)
-            hidden = hidden.triu(diagonal=1).unsqueeze(0)
+            hidden = hidden.triu(diagonal=1 + keys.shape[1] - queries.shape[1]).unsqueeze(0)
             bias = hidden if bias is None else bias + hidden
 
         query, key, value = (self._split(projected) for projected in (query, key, value))
@@ -65,7 +71,7 @@ class MultiHeadAttention(nn.Module):
             scores = torch.bmm(query, key.transpose(1, 2))
         else:
             scores = torch.baddbmm(bias.to(query.dtype), query, key.transpose(1, 2))
-        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        weights = self.dropout(scores.softmax(dim=-1))
         mixed = torch.bmm(weights.to(value.dtype), value)  # [B·h, Q, d_k]
         mixed = mixed.view(-1, self.heads, *mixed.shape[1:]).transpose(1, 2).flatten(2)
         return self.output(mixed)  # type: ignore[no-any-return]

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pals_core.layers.dropout import Dropout
+
 
 class DataEmbedding(nn.Module):
     """Circular convolution of the values + linear map of the calendar features + sinusoidal position, then dropout.
@@ -28,7 +30,7 @@ class DataEmbedding(nn.Module):
         self.calendar = nn.Linear(calendar_features, d_model, bias=False) if calendar_features else None
         position = None if length is None else sinusoidal_position(length, d_model)
         self.register_buffer("position", position, persistent=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, marks: Tensor) -> Tensor:
         embedded: Tensor = self.value(values.transpose(1, 2)).transpose(1, 2)

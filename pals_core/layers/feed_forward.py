@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pals_core.layers.dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """Linear D → d_ff, exact gelu, dropout, Linear d_ff → D, dropout: [..., D] to [..., D].
@@ -16,7 +18,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(d_model, d_ff, bias=bias)
         self.contract = nn.Linear(d_ff, d_model, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.contract(self.dropout(F.gelu(self.expand(x)))))  # type: ignore[no-any-return]

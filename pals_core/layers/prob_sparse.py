@@ -14,7 +14,8 @@ from torch import Tensor, nn
 class ProbSparseAttention(nn.Module):
     """Attention of u of Q queries; the others get the mean of the values (arXiv 2012.07436, section 3.2).
 
-    [B, Q, D] queries and [B, K, D] keys to [B, Q, D]. Kept are, of each sample and head, the queries with the largest
+    [B, Q, D] queries and [B, K, D] keys to [B, Q, D], or to [B, last, D], the output of the last queries alone, which
+    depends on all of them. Kept are, of each sample and head, the queries with the largest
     max − sum/K of their scores against U sampled keys, one sample for the whole batch and all heads. When `causal`,
     Q = K, kept queries attend up to their own step and the others get the running sum of the values; the selection
     knows no mask. In training the keys are drawn at every call, in evaluation they are those of the buffer
@@ -22,6 +23,8 @@ class ProbSparseAttention(nn.Module):
 
     `published_axis_order` reads the heads' output, laid out (h, Q, d_k), as if it were (Q, h, d_k).
     """
+
+    queries_are_independent = False
 
     sampled_keys: Tensor  # [Q, U]
 
@@ -48,7 +51,7 @@ class ProbSparseAttention(nn.Module):
         self.register_buffer("sampled_keys", sample)
         self.index_bounds = {"sampled_keys": key_len}
 
-    def forward(self, queries: Tensor, keys: Tensor, *, causal: bool = False) -> Tensor:
+    def forward(self, queries: Tensor, keys: Tensor, *, causal: bool = False, last: int | None = None) -> Tensor:
         query, key, value = (
             projection(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, h, steps, d_k]
             for projection, source in ((self.query, queries), (self.key, keys), (self.value, keys))
@@ -67,7 +70,8 @@ class ProbSparseAttention(nn.Module):
         context = context.to(value.dtype).scatter(2, rows.expand_as(attended), attended)  # [B, h, Q, d_k]
         if not self.published_axis_order:
             context = context.transpose(1, 2)
-        return self.output(context.reshape(queries.shape))  # type: ignore[no-any-return]
+        merged = context.reshape(queries.shape)
+        return self.output(merged if last is None else merged[:, -last:])  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _most_selective(self, query: Tensor, key: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pals_core.layers.decomposition import decompose
+from pals_core.layers.dropout import Dropout
 from pals_core.layers.feed_forward import FeedForward
 from pals_core.layers.stacks import AttentionFactory, LayerSizes
 
@@ -32,7 +33,7 @@ class SeasonalEncoderLayer(nn.Module):
         self.moving_avg = moving_avg
         self.attention = attention()
         self.feed_forward = FeedForward(sizes.d_model, sizes.d_ff, sizes.dropout, bias=False)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x, _ = decompose(x + self.dropout(self.attention(x, x)), self.moving_avg)
@@ -74,7 +75,7 @@ class SeasonalDecoderLayer(nn.Module):
         self.cross_attention = cross_attention()
         self.feed_forward = FeedForward(sizes.d_model, sizes.d_ff, sizes.dropout, bias=False)
         self.trend = nn.Conv1d(sizes.d_model, columns, kernel_size=3, padding=1, padding_mode="circular", bias=False)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
         x, first = decompose(x + self.dropout(self.self_attention(x, x)), self.moving_avg)

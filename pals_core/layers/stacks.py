@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from pals_core.layers.attention import Destationarisation, MultiHeadAttention
+from pals_core.layers.dropout import Dropout
 from pals_core.layers.feed_forward import FeedForward
 
 
@@ -24,7 +25,8 @@ class LayerSizes:
     dropout: float
 
 
-# Makes the attention of one layer, called with queries and keys, in a causal decoder layer also with causal=True.
+# Makes the attention of one layer, called with queries and keys. That of an encoder–decoder stack also takes
+# causal=True and `last`, and says by `queries_are_independent` whether one query's output depends on the others.
 AttentionFactory = Callable[[], nn.Module]
 
 
@@ -40,7 +42,7 @@ class EncoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(sizes.d_model)
         self.feed_forward = FeedForward(sizes.d_model, sizes.d_ff, sizes.dropout)
         self.feed_forward_norm = nn.LayerNorm(sizes.d_model)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
         attended = self.attention(x, x, **_given(destationarisation))
@@ -63,10 +65,11 @@ class Encoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention, feed-forward, each added and normalised: [B, T, D] to [B, T, D].
+    """Causal self-attention, cross-attention, feed-forward, each added and normalised: [B, T, D] to [B, last, D].
 
-    De-stationary cross-attention uses τ and Δ, self-attention τ alone: Δ belongs to the encoder's steps. Both are
-    multi-head attention unless others are given.
+    Steps before the `last` ones serve as keys only, which spares their arithmetic. De-stationary cross-attention uses τ
+    and Δ, self-attention τ alone: Δ belongs to the encoder's steps. Both are multi-head attention unless others are
+    given.
     """
 
     def __init__(
@@ -82,19 +85,22 @@ class DecoderLayer(nn.Module):
         self.cross_attention_norm = nn.LayerNorm(sizes.d_model)
         self.feed_forward = FeedForward(sizes.d_model, sizes.d_ff, sizes.dropout)
         self.feed_forward_norm = nn.LayerNorm(sizes.d_model)
-        self.dropout = nn.Dropout(sizes.dropout)
+        self.dropout = Dropout(sizes.dropout)
 
-    def forward(self, x: Tensor, encoded: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, encoded: Tensor, last: int, destationarisation: Destationarisation | None = None
+    ) -> Tensor:
         tau_alone = None if destationarisation is None else Destationarisation(destationarisation.tau)
-        attended = self.self_attention(x, x, causal=True, **_given(tau_alone))
-        x = self.self_attention_norm(x + self.dropout(attended))
-        attended = self.cross_attention(x, encoded, **_given(destationarisation))
-        x = self.cross_attention_norm(x + self.dropout(attended))
+        asking = last if self.cross_attention.queries_are_independent else x.shape[1]
+        attended = self.self_attention(x, x, causal=True, last=asking, **_given(tau_alone))
+        x = self.self_attention_norm(x[:, -asking:] + self.dropout(attended))
+        attended = self.cross_attention(x, encoded, last=last, **_given(destationarisation))
+        x = self.cross_attention_norm(x[:, -last:] + self.dropout(attended))
         return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):
-    """Decoder layers and a final LayerNorm: [B, T, D] and the encoder's [B, L, D] to [B, T, D]."""
+    """Decoder layers and a final LayerNorm: [B, T, D] and the encoder's [B, L, D] to the last steps, [B, last, D]."""
 
     def __init__(
         self,
@@ -107,9 +113,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(sizes, self_attention, cross_attention) for _ in range(layers))
         self.norm = nn.LayerNorm(sizes.d_model)
 
-    def forward(self, x: Tensor, encoded: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, encoded, destationarisation)
+    def forward(
+        self, x: Tensor, encoded: Tensor, last: int, destationarisation: Destationarisation | None = None
+    ) -> Tensor:
+        for place, layer in enumerate(self.layers, start=1):
+            read = last if place == len(self.layers) else x.shape[1]
+            x = layer(x, encoded, read, destationarisation)
         return self.norm(x)  # type: ignore[no-any-return]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pals_core.data.lengths import WindowLengths
+from pals_core.layers.dropout import Dropout
 from pals_core.layers.stacks import Encoder, LayerSizes
 from pals_core.layers.standardisation import standardise
 from pals_core.spec import ITransformerSpec
@@ -31,7 +32,7 @@ class ITransformer(nn.Module):
         super().__init__()
         self.columns = columns
         self.embedding = nn.Linear(lengths.input_len, spec.d_model)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         sizes = LayerSizes(spec.d_model, spec.d_ff, spec.heads, spec.dropout)
         self.encoder = Encoder(spec.encoder_layers, sizes)
         self.projection = nn.Linear(spec.d_model, lengths.horizon)

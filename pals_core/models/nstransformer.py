@@ -55,6 +55,7 @@ class NSTransformer(nn.Module):
         seed = values[:, self.lengths.input_len - self.lengths.label_len :]
         seed = torch.cat((seed, seed.new_zeros(len(seed), self.lengths.horizon, seed.shape[2])), dim=1)
         encoded = self.encoder(self.encoder_embedding(values, x_mark_enc), destationarisation)
-        decoded = self.decoder(self.decoder_embedding(seed, x_mark_dec), encoded, destationarisation)
-        forecast: Tensor = self.projection(decoded[:, -self.lengths.horizon :])
+        embedded = self.decoder_embedding(seed, x_mark_dec)
+        decoded = self.decoder(embedded, encoded, self.lengths.horizon, destationarisation)
+        forecast: Tensor = self.projection(decoded)
         return forecast * std + mean

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pals_core.data.lengths import WindowLengths
+from pals_core.layers.dropout import Dropout
 from pals_core.layers.embedding import sinusoidal_position
 from pals_core.layers.stacks import EncoderLayer, LayerSizes
 from pals_core.layers.standardisation import standardise
@@ -40,7 +41,7 @@ class PatchTST(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(sizes) for _ in range(spec.encoder_layers))
         self.norm = nn.BatchNorm1d(spec.d_model)
         self.head = nn.Linear(spec.d_model * patches, lengths.horizon)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
 
     def forward(self, x_enc: Tensor, x_mark_enc: Tensor, x_dec: Tensor, x_mark_dec: Tensor) -> Tensor:  # noqa: ARG002
         """Forecast [B, H, C] from [B, L, C]."""

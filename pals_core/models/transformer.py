@@ -40,5 +40,5 @@ class Transformer(nn.Module):
     def forward(self, x_enc: Tensor, x_mark_enc: Tensor, x_dec: Tensor, x_mark_dec: Tensor) -> Tensor:
         """Forecast [B, H, C] from [B, L, C], [B, L, F], [B, label_len + H, C] and [B, label_len + H, F]."""
         encoded = self.encoder(self.encoder_embedding(x_enc, x_mark_enc))
-        decoded = self.decoder(self.decoder_embedding(x_dec, x_mark_dec), encoded)
-        return self.projection(decoded[:, -self.horizon :])  # type: ignore[no-any-return]
+        decoded = self.decoder(self.decoder_embedding(x_dec, x_mark_dec), encoded, self.horizon)
+        return self.projection(decoded)  # type: ignore[no-any-return]

@@ -164,9 +164,11 @@ class Trainer:
                 if recipe.gradient_clip is not None:
                     clip_gradients(model, masks, recipe.gradient_clip)
                 decision = method.decide(state.step, decision_loss)
+                if decision is None:
+                    masks.apply_to_gradients()
                 optimizer.step()
-                masks.apply(optimizer)
                 if decision is not None:
+                    masks.apply(optimizer)
                     yield from progress()
                     change = method.update(decision)
                     masks.apply(optimizer)

@@ -55,6 +55,17 @@ def test_attention_is_the_papers_formula(causal: bool, with_delta: bool) -> None
     assert_close(actual, attention_by_hand(layer, queries, keys, tau, delta, causal=causal), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_last_queries_alone_get_what_they_get_among_all(causal: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = MultiHeadAttention(d_model=12, heads=3, dropout=0.0), torch.randn(2, 7, 12)
+    described = Destationarisation(torch.rand(2) + 0.5, torch.randn(2, 7))
+    full = layer(x, x, causal=causal, destationarisation=described)
+    for last in (1, 4, 7):
+        alone = layer(x, x, causal=causal, last=last, destationarisation=described)
+        assert_close(alone, full[:, -last:], rtol=0, atol=1e-6)
+
+
 def test_plain_attention_is_de_stationary_attention_with_tau_one() -> None:
     torch.manual_seed(0)
     layer, x = MultiHeadAttention(d_model=8, heads=2, dropout=0.0), torch.randn(3, 4, 8)

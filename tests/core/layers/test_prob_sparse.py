@@ -101,3 +101,11 @@ def test_the_number_of_queries_grows_with_the_logarithm(length: int, factor: int
     assert attention.sampled_keys.shape == (length, count)
     assert int(attention.sampled_keys.min()) >= 0
     assert int(attention.sampled_keys.max()) < length
+
+
+@pytest.mark.parametrize("published_axis_order", [False, True])
+def test_the_last_queries_alone_get_what_they_get_among_all(published_axis_order: bool) -> None:
+    attention = layer(9, 9, published_axis_order=published_axis_order)
+    x = torch.randn(2, 9, 12)
+    full = attention(x, x, causal=True)
+    assert_close(attention(x, x, causal=True, last=4), full[:, -4:], rtol=0, atol=1e-6)

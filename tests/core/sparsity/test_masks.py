@@ -64,6 +64,34 @@ def test_inactive_weights_and_their_moments_are_zero_after_apply() -> None:
             assert value[~off].all()
 
 
+@pytest.mark.parametrize("optimizer_class", [torch.optim.Adam, torch.optim.AdamW])
+def test_masked_gradients_train_as_masks_applied_after_every_step(
+    optimizer_class: type[torch.optim.Adam],
+) -> None:
+    weights = []
+    for mask_gradients in (True, False):
+        torch.manual_seed(0)
+        network = Network()
+        masks = masks_of(network)
+        masks.start_sparse({"linear.weight": 10, "fourier": 3}, torch.Generator().manual_seed(1))
+        masks.apply()
+        optimizer = optimizer_class(network.parameters(), lr=0.1, weight_decay=0.1, fused=False)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (network.linear(torch.randn(5, 6)).pow(2).sum() + network.fourier.abs().pow(2).sum()).backward()
+            if mask_gradients:
+                masks.apply_to_gradients()
+            optimizer.step()
+            if not mask_gradients:
+                masks.apply(optimizer)
+        for name in masks:
+            off = torch.view_as_real(masks.parameter(name) + 0j)[~masks[name]]
+            assert not off.any()
+            assert not off.signbit().any()
+        weights.append([parameter.detach().clone() for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
+
+
 def test_an_inactive_weight_is_a_positive_zero() -> None:
     network = Network()
     masks = masks_of(network)

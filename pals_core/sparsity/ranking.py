@@ -1,0 +1,83 @@
+"""The smallest or largest magnitudes among candidates, exactly, without sorting.
+
+A magnitude's bits, read as a whole number, rank as the magnitude does. So one pass counts the upper 16 bits, which
+leaves the few candidates that share those of the wanted rank, and only among these is anything ordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_UPPER_BITS = 16
+
+
+def ascending_keys(values: Tensor, candidates: Tensor) -> Tensor:
+    """Return whole numbers that rank `values` by magnitude, smallest first; all but the `candidates` come last.
+
+    Values are of single or double precision, or complex; keys have their shape.
+    """
+    bits, largest = _magnitude_bits(values)
+    return bits.bitwise_or_(_none_of(candidates)).bitwise_and_(largest)
+
+
+def descending_keys(values: Tensor, candidates: Tensor) -> Tensor:
+    """Return whole numbers that rank `values` by magnitude, largest first; all but the `candidates` come last."""
+    bits, largest = _magnitude_bits(values)
+    # One less than the largest, so that a candidate of magnitude 0 still comes before what is no candidate.
+    return bits.bitwise_and_(largest).neg_().add_(largest - 1).bitwise_or_(_none_of(candidates)).bitwise_and_(largest)
+
+
+@dataclass
+class FirstOf:
+    """Takes the first keys of one or several tensors in turn; of equal ones those that come first."""
+
+    last_key: int
+    equal_ones: int  # how many keys like the last one are still to be taken
+    all_equal_ones: bool  # whether these are all there are
+
+    @classmethod
+    def among(cls, tensors: Callable[[], Iterable[Tensor]], count: int) -> FirstOf:
+        """Find the `count`-th key, from 1, of all tensors that `tensors` yields; it is called twice."""
+        counts: Tensor | None = None
+        for keys in tensors():
+            of_tensor = torch.bincount(_upper(keys).flatten(), minlength=2 ** (_UPPER_BITS - 1))
+            counts = of_tensor if counts is None else counts + of_tensor
+        if counts is None:
+            raise ValueError("there is nothing to rank")
+        up_to = counts.cumsum(0)
+        group = int(torch.searchsorted(up_to, count))
+        rank = count - (int(up_to[group - 1]) if group else 0)
+        members = torch.cat([keys[_upper(keys) == group] for keys in tensors()])
+        last = members.kthvalue(rank).values
+        equal_ones = rank - int((members < last).sum())
+        return cls(int(last), equal_ones, equal_ones == int((members == last).sum()))
+
+    def take(self, keys: Tensor) -> Tensor:
+        """Mark those of `keys`, boolean in their shape; for several tensors to be called once each, in their order."""
+        if self.all_equal_ones:
+            return keys <= self.last_key
+        taken = keys < self.last_key
+        equal = (keys == self.last_key).flatten().nonzero().flatten()[: self.equal_ones]
+        self.equal_ones -= len(equal)
+        taken.view(-1)[equal] = True
+        return taken
+
+
+def _magnitude_bits(values: Tensor) -> tuple[Tensor, int]:
+    """Return a copy of the bits, sign included, as whole numbers, and the largest one without the sign."""
+    real = (values.abs() if values.is_complex() else values).contiguous()
+    whole = torch.int64 if real.dtype == torch.float64 else torch.int32
+    return real.view(whole).clone(), torch.iinfo(whole).max
+
+
+def _none_of(candidates: Tensor) -> Tensor:
+    """All bits set where there is no candidate, none where there is one."""
+    return candidates.view(torch.int8) - 1
+
+
+def _upper(keys: Tensor) -> Tensor:
+    return keys >> (torch.iinfo(keys.dtype).bits - _UPPER_BITS)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pals_core.layers.dropout import LEVELS, Dropout
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(1,), (7, 3), (64, 33, 31)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_elements_are_zero_or_scaled_and_gradients_follow_them(
+    p: float, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(shape, dtype=dtype) + 1
+    x.requires_grad_()
+    output = Dropout(p)(x)
+    scale = 1 / (1 - round(p * LEVELS) / LEVELS)
+    kept = output != 0
+    torch.testing.assert_close(output, torch.where(kept, x * scale, 0.0))
+    assert output.dtype == dtype
+    output.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.where(kept, scale, 0.0).to(dtype))
+
+
+@pytest.mark.parametrize("p", [0.001, 0.05, 0.3, 0.999])
+def test_the_share_asked_for_is_dropped_wherever_an_element_lies(p: float) -> None:
+    torch.manual_seed(1)
+    dropped = Dropout(p)(torch.ones(1_000_000)) == 0
+    for every_fourth in range(4):
+        share = dropped[every_fourth::4].double().mean()
+        assert abs(share - p) < 6 * (p * (1 - p) / 250_000) ** 0.5
+    # Neighbours come from one draw and must not know of each other.
+    both = (dropped[:-1] & dropped[1:]).double().mean()
+    assert abs(both - p * p) < 6 * (p * p * (1 - p * p) / 1_000_000) ** 0.5
+
+
+def test_evaluation_and_no_dropout_draw_nothing_and_return_the_input() -> None:
+    x = torch.randn(5)
+    before = torch.get_rng_state()
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0)(x) is x
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_same_seed_drops_the_same_on_any_number_of_threads() -> None:
+    threads = torch.get_num_threads()
+    x = torch.ones(50, 60, 70)
+    outputs = []
+    try:
+        for count in (1, threads + 1):
+            torch.set_num_threads(count)
+            torch.manual_seed(3)
+            outputs.append(Dropout(0.1)(x))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*outputs)
+    assert not torch.equal(Dropout(0.1)(x), outputs[0])
