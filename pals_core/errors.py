@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 
 class ErrorCode(StrEnum):
@@ -75,4 +76,7 @@ class InvalidForecastInput(PalsError):
 
 
 class TrainingFailed(PalsError):
+    """`checkpoint` is the file of the best epoch before, where `train` can tell one."""
+
     default_code = ErrorCode.DIVERGED
+    checkpoint: Path | None = None

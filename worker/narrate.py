@@ -87,8 +87,8 @@ class Narrator:
         self._current["sparsity"] = line.sparsity
         self._point("sparsity", 0, line.sparsity)
         text = (
-            f"training on {line.device} with {line.threads} threads: {line.total_steps} steps at most, "
-            f"{line.maskable_parameters:,} of {line.total_parameters:,} parameters can be pruned"
+            f"training on {line.device} with {line.threads} threads in {line.precision}: {line.total_steps} steps at "
+            f"most, {line.maskable_parameters:,} of {line.total_parameters:,} parameters can be pruned"
         )
         self._events.append(NewEvent(EventType.MESSAGE, text, line.model_dump(mode="json", exclude={"type"})))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,6 +16,8 @@ def decompose(x: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     if kernel % 2 == 0:
         raise ValueError(f"a moving average of {kernel} steps has no middle; give an odd number")
     margin = (kernel - 1) // 2
-    padded = F.pad(x.transpose(1, 2), (margin, margin), mode="replicate")
+    # Not by padding with "replicate", whose gradient on a GPU does not repeat itself.
+    first, last = x[:, :1].expand(-1, margin, -1), x[:, -1:].expand(-1, margin, -1)
+    padded = torch.cat((first, x, last), dim=1).transpose(1, 2)
     trend = F.avg_pool1d(padded, kernel, stride=1).transpose(1, 2)
     return x - trend, trend

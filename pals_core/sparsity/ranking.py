@@ -52,7 +52,7 @@ class FirstOf:
         group = int(torch.searchsorted(up_to, count))
         rank = count - (int(up_to[group - 1]) if group else 0)
         members = torch.cat([keys[_upper(keys) == group] for keys in tensors()])
-        last = members.kthvalue(rank).values
+        last = members.sort().values[rank - 1]
         equal_ones = rank - int((members < last).sum())
         return cls(int(last), equal_ones, equal_ones == int((members == last).sum()))
 

@@ -37,6 +37,7 @@ from pals_core.spec.models import NLinearSpec as NLinearSpec
 from pals_core.spec.models import NSTransformerSpec as NSTransformerSpec
 from pals_core.spec.models import PatchTSTSpec as PatchTSTSpec
 from pals_core.spec.models import TransformerSpec as TransformerSpec
+from pals_core.spec.training import Compilation as Compilation
 from pals_core.spec.training import DeviceChoice as DeviceChoice
 from pals_core.spec.training import LearningRateSchedule as LearningRateSchedule
 from pals_core.spec.training import Optimizer as Optimizer

@@ -12,6 +12,12 @@ from pals_core.spec.frozen import FrozenSpec
 class Precision(StrEnum):
     AUTO = "auto"
     FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Compilation(StrEnum):
+    AUTO = "auto"
+    OFF = "off"
 
 
 class DeviceChoice(StrEnum):
@@ -53,8 +59,18 @@ class TrainingSpec(FrozenSpec):
         None, gt=0, le=1e6, description="Largest norm of the gradient of the active weights; null leaves it alone."
     )
     seed: int = Field(2020, ge=0, le=2**63 - 1, description="Seeds initial weights, shuffling and dropout.")
-    precision: Precision = Field(Precision.AUTO, description="Arithmetic of forward and backward passes.")
+    precision: Precision = Field(
+        Precision.AUTO,
+        description="Arithmetic of matrix products: single precision, or bfloat16 with weights, moments and masks in "
+        "single precision; auto takes what is faster on the worker's hardware.",
+    )
+    compile: Compilation = Field(
+        Compilation.AUTO, description="auto compiles the network where that pays, on a GPU with Triton; off never does."
+    )
     device: DeviceChoice = Field(DeviceChoice.AUTO, description="auto takes a GPU where the worker has one.")
+    deterministic: bool = Field(
+        False, description="Repeat trainings bit for bit on a GPU too, more slowly; on a CPU they always do."
+    )
 
     @model_validator(mode="after")
     def _decay_needs_adamw(self) -> TrainingSpec:

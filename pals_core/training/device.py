@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -23,16 +24,22 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def with_own_random_state(items: Iterator[Item], device: torch.device) -> Iterator[Item]:
-    """Yield `items`, the code behind them drawing from a global random state of its own.
+def with_own_torch_state(items: Iterator[Item], device: torch.device, deterministic: bool) -> Iterator[Item]:
+    """Yield `items`, the code behind them having global settings of torch of its own.
 
     Dropout and initial weights draw from torch's global state. What the consumer draws between two items, or another
-    training, so changes nothing here, and nothing here changes what the consumer draws.
+    training, so changes nothing here, and nothing here changes what the consumer draws. On a GPU, `deterministic`
+    allows only algorithms that repeat themselves; on a CPU all do.
     """
+    strict = deterministic and device.type == "cuda"
+    if strict:
+        # Read when the first matrix product of the process starts cuBLAS.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     own = random_state(device)
     while True:
-        outer = random_state(device)
+        outer, outer_strict = random_state(device), torch.are_deterministic_algorithms_enabled()
         set_random_state(own, device)
+        torch.use_deterministic_algorithms(strict or outer_strict)
         try:
             item = next(items)
         except StopIteration:
@@ -40,6 +47,7 @@ def with_own_random_state(items: Iterator[Item], device: torch.device) -> Iterat
         finally:
             own = random_state(device)
             set_random_state(outer, device)
+            torch.use_deterministic_algorithms(outer_strict)
         yield item
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pals_core.checkpoint.header import Metrics, OriginalMetrics
 from pals_core.data.scaling import Scaler
 from pals_core.data.windows import WindowSet
+from pals_core.training.forward import ForwardPass
 
 MAX_BATCH = 64
 
@@ -52,15 +53,15 @@ def spread_windows(windows: WindowSet, most: int, device: torch.device) -> Tenso
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, windows: WindowSet, indices: Tensor) -> Errors:
+def evaluate(forward: ForwardPass, windows: WindowSet, indices: Tensor) -> Errors:
     """Return the errors over the windows `indices`, in evaluation mode; the model's mode is restored."""
+    model = forward.model
     was_training = model.training
     model.eval()
     squared = absolute = torch.zeros((), dtype=torch.float64, device=indices.device)
     for chunk in indices.tensor_split(-(-len(indices) // MAX_BATCH)):
         batch = windows.batch(chunk)
-        forecast = model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
-        error = (forecast - batch.target).double()
+        error = (forward(batch) - batch.target).double()
         squared = squared + error.square().mean(dim=1).sum(dim=0)
         absolute = absolute + error.abs().mean(dim=1).sum(dim=0)
     model.train(was_training)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pals_core.checkpoint.header import Metrics as Metrics
 from pals_core.checkpoint.header import OriginalMetrics as OriginalMetrics
 from pals_core.sparsity.decision import Move as Move
+from pals_core.spec import Precision
 
 
 class Event(BaseModel):
@@ -24,6 +25,8 @@ class Started(Event):
     epochs: int
     device: str
     threads: int
+    precision: Precision = Field(description="Of matrix products: fp32 or bf16.")
+    compiled: bool
     total_parameters: int
     maskable_parameters: int
     sparsity: float

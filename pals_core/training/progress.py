@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ FLUSH_STEPS = 50
 class LossBuffer:
     """Collects the loss of each step on its device and hands them on in batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, learning_rate_at: Callable[[int], float]) -> None:
+        """`learning_rate_at` a step is told when the loss of that step is not a number."""
+        self._learning_rate_at = learning_rate_at
         self._losses: list[Tensor] = []
         self._last_step = 0
         self._flushed_at = time.monotonic()
@@ -42,7 +44,8 @@ class LossBuffer:
         losses = torch.stack(self._losses).tolist()
         self._losses.clear()
         for position, loss in enumerate(losses):
-            require_finite(loss, self._last_step - len(losses) + 1 + position, "training")
+            step = self._last_step - len(losses) + 1 + position
+            require_finite(loss, step, self._learning_rate_at(step), "training")
         for loss in losses:  # One by one: when losses are flushed must not change how their sum is rounded.
             self._epoch_sum += loss
         self._epoch_steps += len(losses)
@@ -64,11 +67,12 @@ class LossBuffer:
         self._epoch_sum, self._epoch_steps = state["sum"], state["steps"]
 
 
-def require_finite(loss: float, step: int, which: str) -> float:
+def require_finite(loss: float, step: int, learning_rate: float, which: str) -> float:
     """Return `loss`; raises TrainingFailed when it is NaN or infinite."""
     if not math.isfinite(loss):
         raise TrainingFailed(
-            f"the {which} loss became {loss} at step {step}; lower learning_rate, or look for extreme values",
+            f"the {which} loss became {loss} at step {step}, at a learning rate of {learning_rate:g}; lower "
+            "learning_rate, set gradient_clip, or look for extreme values",
             code=ErrorCode.DIVERGED,
         )
     return loss

@@ -16,6 +16,7 @@ from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import SparsityMethod
 from pals_core.training.batch_order import BatchOrder
 from pals_core.training.device import random_state, set_random_state
+from pals_core.training.forward import Arithmetic
 from pals_core.training.progress import LossBuffer
 from pals_core.training.selection import BestEpoch, EarlyStopping
 
@@ -37,6 +38,7 @@ class TrainingState:
     stopping: EarlyStopping
     losses: LossBuffer
     device: torch.device
+    arithmetic: Arithmetic
     step: int = 0  # optimiser steps taken
     density_sum: float = 0.0  # over the steps
     validation_loss: float | None = None  # of the last whole epoch

@@ -39,6 +39,7 @@ class Surroundings(HeaderPart):
     threads: int = Field(ge=1, description="CPU threads.")
     device: str
     precision: Precision
+    compiled: bool
     torch: str
 
 
@@ -77,7 +78,7 @@ class StateFiles:
         header = StateHeader(
             spec=self.spec,
             table_sha256=self.table_sha256,
-            surroundings=surroundings_on(state.device),
+            surroundings=surroundings_of(state),
             plain=state.plain(),
         )
         tensors = state.tensors()
@@ -123,7 +124,7 @@ class StateFiles:
             )
         if path.parent.resolve() == self.folder.resolve():
             self._kept = [self.folder / path.name]
-        return _differences(header.surroundings, surroundings_on(state.device))
+        return _differences(header.surroundings, surroundings_of(state))
 
     def remove(self) -> None:
         """Remove the files of this training, which has ended."""
@@ -143,11 +144,12 @@ def table_sha256(table: Table) -> str:
     return digest.hexdigest()
 
 
-def surroundings_on(device: torch.device) -> Surroundings:
+def surroundings_of(state: TrainingState) -> Surroundings:
     return Surroundings(
         threads=torch.get_num_threads(),
-        device=device.type,
-        precision=Precision.FP32,
+        device=state.device.type,
+        precision=state.arithmetic.precision,
+        compiled=state.arithmetic.compiled,
         torch=str(torch.__version__),
     )
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidSpec, Problem
+from pals_core.errors import InvalidSpec, Problem, TrainingFailed
 from pals_core.feasibility import check, resolve
 from pals_core.spec import Spec
 from pals_core.training.events import CheckpointSaved, Finished, Result, TrainingEvent
@@ -41,7 +41,7 @@ def train(
 
     `spec` may leave open what depends on the data. `resume_from` is a state file of an interrupted training. Raises
     InvalidSpec with every problem, InvalidTable, InvalidCheckpoint for a state that is not this training's, and
-    TrainingFailed when the training could not go on.
+    TrainingFailed when the training could not go on, whose `checkpoint` is the best one so far.
     """
     parsed = spec if isinstance(spec, Spec) else parse_spec(spec)
     series = _as_table(table)
@@ -55,13 +55,17 @@ def train(
     best: CheckpointSaved | None = None
     finished: Finished | None = None
     state = None if resume_from is None else Path(resume_from)
-    for event in Trainer(resolved, series, folder, resume_from=state).run():
-        if on_event is not None:
-            on_event(event)
-        if isinstance(event, CheckpointSaved) and event.is_best:
-            best = event
-        elif isinstance(event, Finished):
-            finished = event
+    try:
+        for event in Trainer(resolved, series, folder, resume_from=state).run():
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, CheckpointSaved) and event.is_best:
+                best = event
+            elif isinstance(event, Finished):
+                finished = event
+    except TrainingFailed as error:
+        error.checkpoint = None if best is None else Path(best.path)
+        raise
     if best is None or finished is None:
         raise RuntimeError("the training ended without a result")
     return Trained(finished.result, Path(best.path), finished.stopped_early)

@@ -19,7 +19,7 @@ from pals_core.sparsity.method import Decision, MaskChange
 from pals_core.sparsity.registry import build_method
 from pals_core.spec import DeviceChoice, PalsMethodSpec, Spec
 from pals_core.training.batch_order import BatchOrder
-from pals_core.training.device import choose_device, with_own_random_state, with_readable_failures
+from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_end
 from pals_core.training.evaluation import all_windows, evaluate, spread_windows
 from pals_core.training.events import (
@@ -33,6 +33,7 @@ from pals_core.training.events import (
     Started,
     TrainingEvent,
 )
+from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
 from pals_core.training.learning_rate import learning_rate_at
 from pals_core.training.optimization import clip_gradients, make_optimizer
 from pals_core.training.progress import LossBuffer, require_finite
@@ -85,7 +86,8 @@ class Trainer:
         runs out or the device is not there.
         """
         device = choose_device(self.device)
-        yield from with_own_random_state(with_readable_failures(self._train(device)), device)
+        deterministic = self.spec.training.deterministic
+        yield from with_own_torch_state(with_readable_failures(self._train(device)), device, deterministic)
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
         recipe = self.spec.training
@@ -102,6 +104,8 @@ class Trainer:
         features = len(calendar_feature_names(windows.frequency))
         model = build_forecaster(self.spec, len(windows.columns), features).to(device)
         masks = MaskSet(model.named_parameters())
+        arithmetic = choose_arithmetic(self.spec, device)
+        forward = ForwardPass(model, device, arithmetic)
         method = build_method(self.spec, masks, steps_per_epoch)
         masks.apply()
         optimizer = make_optimizer(model, recipe)
@@ -110,8 +114,12 @@ class Trainer:
         deciding = spread_windows(windows.validation, pals.decision_windows if pals else 1, device)
         validation, test = all_windows(windows.validation, device), all_windows(windows.test, device)
         goal = goal_of(self.spec.method)
-        best, stopping, losses = BestEpoch(goal), EarlyStopping(recipe.patience, goal), LossBuffer()
-        state = TrainingState(model, masks, method, optimizer, order, best, stopping, losses, device)
+
+        def rate_at(step: int) -> float:
+            return learning_rate_at(step, recipe, steps_per_epoch)
+
+        best, stopping, losses = BestEpoch(goal), EarlyStopping(recipe.patience, goal), LossBuffer(rate_at)
+        state = TrainingState(model, masks, method, optimizer, order, best, stopping, losses, device, arithmetic)
         checkpoints = EpochCheckpoints(
             self.output_dir,
             self.spec,
@@ -130,6 +138,8 @@ class Trainer:
             epochs=recipe.epochs,
             device=str(device),
             threads=torch.get_num_threads(),
+            precision=arithmetic.precision,
+            compiled=arithmetic.compiled,
             total_parameters=masks.total_parameters,
             maskable_parameters=masks.maskable_parameters,
             sparsity=masks.sparsity,
@@ -143,21 +153,20 @@ class Trainer:
                 yield Progress(step=state.step, epoch=epoch, train_losses=flushed, sparsity=masks.sparsity)
 
         def decision_loss() -> float:
-            loss = evaluate(model, windows.validation, deciding).mse
-            return require_finite(loss, state.step, "validation")
+            loss = evaluate(forward, windows.validation, deciding).mse
+            return require_finite(loss, state.step, rate_at(state.step), "validation")
 
         model.train()
         while state.step < total_steps and not stopping.is_due:
             epoch = state.epoch + 1
             for indices in order.rest_of_epoch(state.steps_into_epoch, device):
                 state.step += 1
-                learning_rate = learning_rate_at(state.step, recipe, steps_per_epoch)
+                learning_rate = rate_at(state.step)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
                 batch = windows.train.batch(indices)
                 optimizer.zero_grad(set_to_none=True)
-                forecast = model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
-                loss = nn.functional.mse_loss(forecast, batch.target)
+                loss = nn.functional.mse_loss(forward(batch), batch.target)
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.add(state.step, loss)
                 state.density_sum += 1 - masks.sparsity
@@ -181,8 +190,8 @@ class Trainer:
 
             order.end_epoch()
             yield from progress()
-            validation_loss = evaluate(model, windows.validation, validation).mse
-            state.validation_loss = require_finite(validation_loss, state.step, "validation")
+            validation_loss = evaluate(forward, windows.validation, validation).mse
+            state.validation_loss = require_finite(validation_loss, state.step, learning_rate, "validation")
             is_best = best.offer(epoch, validation_loss, masks.sparsity)
             yield EpochEnd(
                 epoch=epoch,
@@ -217,8 +226,9 @@ class Trainer:
             )
         checkpoint = checkpoints.load(best.epoch)
         checkpoint.load_into(model)
-        errors = evaluate(model, windows.test, test)
-        require_finite(errors.mse, checkpoint.header.step, "test")
+        # As the checkpoint will forecast, whatever it was trained in.
+        errors = evaluate(ForwardPass(model, device, Arithmetic()), windows.test, test)
+        require_finite(errors.mse, checkpoint.header.step, rate_at(checkpoint.header.step), "test")
         metrics = errors.metrics(windows.scaler)
         size = checkpoints.add_metrics(best.epoch, checkpoint, metrics)
         dense_bytes = sum(parameter.nbytes for parameter in model.parameters())

@@ -7,6 +7,7 @@ import math
 from jobstore.events import EventLevel, EventType
 from jobstore.metrics import Point
 from pals_core.sparsity.decision import Move
+from pals_core.spec import Precision
 from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress, Started
 from worker.narrate import Narrator
 
@@ -16,6 +17,8 @@ STARTED = Started(
     epochs=2,
     device="cpu",
     threads=1,
+    precision=Precision.FP32,
+    compiled=False,
     total_parameters=110,
     maskable_parameters=100,
     sparsity=0.0,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pals_core.errors import ErrorCode, TrainingFailed
-from pals_core.training.device import choose_device, with_own_random_state, with_readable_failures
+from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 
 CPU = torch.device("cpu")
 
@@ -18,13 +18,13 @@ def draws(seed: int) -> Iterator[float]:
 
 
 def test_two_random_sequences_do_not_disturb_each_other() -> None:
-    alone = with_own_random_state(draws(1), CPU)
+    alone = with_own_torch_state(draws(1), CPU, False)
     expected = [next(alone) for _ in range(4)]
 
     torch.manual_seed(99)
     outer_alone = torch.rand(3)
     torch.manual_seed(99)
-    first, second = with_own_random_state(draws(1), CPU), with_own_random_state(draws(2), CPU)
+    first, second = with_own_torch_state(draws(1), CPU, False), with_own_torch_state(draws(2), CPU, False)
     seen, outer = [], []
     for _ in range(3):
         seen.append(next(first))

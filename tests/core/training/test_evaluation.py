@@ -9,6 +9,7 @@ from pals_core.data.table import Table
 from pals_core.data.windows import SplitWindows, make_windows
 from pals_core.spec import DataSpec
 from pals_core.training.evaluation import all_windows, evaluate, spread_windows
+from pals_core.training.forward import Arithmetic, ForwardPass
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ def test_every_window_counts_once(windows: SplitWindows) -> None:
         absolute.append(np.abs(error).mean(axis=0))
 
     model = Repeat().train()
-    errors = evaluate(model, part, all_windows(part, CPU))
+    errors = evaluate(ForwardPass(model, CPU, Arithmetic()), part, all_windows(part, CPU))
 
     assert model.training
     assert errors.squared == pytest.approx(np.mean(squared, axis=0), rel=1e-6)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pals_core.checkpoint.tensor_file import write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
-from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Spec
+from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
 from pals_core.training import state_files
 from pals_core.training.events import (
     CheckpointSaved,
@@ -29,6 +28,7 @@ from pals_core.training.events import (
     StateSaved,
     TrainingEvent,
 )
+from pals_core.training.state import TrainingState
 from pals_core.training.state_files import STATE_KEY
 from pals_core.training.trainer import Trainer
 
@@ -107,12 +107,17 @@ def without_timing(events: list[TrainingEvent]) -> list[TrainingEvent]:
     return [event for event in events if not isinstance(event, Started | Progress | StateSaved)]
 
 
-@pytest.mark.parametrize("method", [name_of(spec) for spec in METHOD_SPECS])
-@pytest.mark.parametrize("model", [name_of(spec) for spec in MODEL_SPECS])
+@pytest.mark.parametrize(
+    ("model", "method", "precision"),
+    [
+        *[(name_of(model), name_of(method), "fp32") for model in MODEL_SPECS for method in METHOD_SPECS],
+        *[(name_of(model), "pals", "bf16") for model in MODEL_SPECS],
+    ],
+)
 def test_stopped_anywhere_and_resumed_it_ends_with_the_same_bytes(
-    short: Table, small_spec: Callable[..., Spec], tmp_path: Path, model: str, method: str
+    short: Table, small_spec: Callable[..., Spec], tmp_path: Path, model: str, method: str, precision: str
 ) -> None:
-    spec = small_spec(model, method)
+    spec = small_spec(model, method, precision=precision)
     straight = tmp_path / "straight"
     straight.mkdir()
     expected = list(Trainer(spec, short, straight).run())
@@ -248,10 +253,17 @@ def test_other_threads_are_warned_of_and_those_of_the_state_are_not(
         return [event.message for event in run if isinstance(event, Message) and event.level == "warning"]
 
     assert warnings() == []
-    elsewhere = state_files.surroundings_on(torch.device("cpu")).model_copy(update={"threads": 64, "torch": "9.9"})
-    monkeypatch.setattr(state_files, "surroundings_on", lambda device: elsewhere)
-    threads, version = warnings()
+    here = state_files.surroundings_of
+
+    def elsewhere(state: TrainingState) -> state_files.Surroundings:
+        changes = {"threads": 64, "precision": Precision.BF16, "compiled": True, "torch": "9.9"}
+        return here(state).model_copy(update=changes)
+
+    monkeypatch.setattr(state_files, "surroundings_of", elsewhere)
+    threads, precision, compiled, version = warnings()
     assert "threads 64 after threads 1" in threads
+    assert "precision bf16 after precision fp32" in precision
+    assert "compiled True after compiled False" in compiled
     assert "torch 9.9" in version
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import pals_core
 from pals_core.data.table import Table
-from pals_core.errors import InvalidSpec
+from pals_core.errors import InvalidSpec, TrainingFailed
 
 SPEC: dict[str, Any] = {
     "data": {"input_len": 12, "horizon": 4},
@@ -64,3 +64,12 @@ def test_a_spec_that_does_not_fit_the_table_is_refused(series: Table) -> None:
         pals_core.train(SPEC | {"data": {"input_len": 12, "horizon": 5000}}, series)
     with pytest.raises(InvalidSpec, match="calme"):
         pals_core.train(SPEC | {"data": {"input_len": 12, "horizon": 4, "targets": ["calme"]}}, series)
+
+
+def test_what_a_failed_training_had_reached_is_kept(series: Table, tmp_path: Path) -> None:
+    huge = Table(series.times, series.values.copy(), series.columns, series.frequency)
+    huge.values[-20:] *= 1e38
+    with pytest.raises(TrainingFailed, match=r"test loss became .* at step \d+, at a learning rate of") as caught:
+        pals_core.train(SPEC, huge, tmp_path)
+    assert caught.value.checkpoint is not None
+    assert pals_core.load_forecaster(caught.value.checkpoint).header.epoch >= 1

@@ -1,0 +1,65 @@
+"""A network's forward pass in the arithmetic of a training."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pals_core.data.windows import Batch
+from pals_core.spec import Compilation, EncoderSpec, Precision, Spec
+
+# From this width on, what bfloat16 saves in matrix products exceeds the cost of rounding (docs/benchmarks.md).
+NARROWEST_IN_BF16 = 64
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How matrix products are computed; part of what a training's result depends on."""
+
+    precision: Precision = Precision.FP32  # never auto
+    compiled: bool = False
+
+
+def choose_arithmetic(spec: Spec, device: torch.device) -> Arithmetic:
+    """Return what the spec asks for, and for `auto` what is faster for this model on this device.
+
+    A rule, not a measurement, so that the same training on the same machine always ends alike. bfloat16 pays for
+    transformers where the hardware multiplies in it; compiling pays on a GPU, if Triton is installed, and not on a CPU
+    (docs/benchmarks.md).
+    """
+    precision = spec.training.precision
+    if precision is Precision.AUTO:
+        wide = isinstance(spec.model, EncoderSpec) and spec.model.d_model >= NARROWEST_IN_BF16
+        precision = Precision.BF16 if wide and multiplies_bf16(device) else Precision.FP32
+    compiles = spec.training.compile is Compilation.AUTO and device.type == "cuda" and _has_triton()
+    return Arithmetic(precision, compiles)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether the hardware has instructions for products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+class ForwardPass:
+    """Forecasts of a network over batches, in single precision whatever the arithmetic inside."""
+
+    def __init__(self, model: nn.Module, device: torch.device, arithmetic: Arithmetic) -> None:
+        self.model = model
+        self._run = torch.compile(model) if arithmetic.compiled else model
+        self._device_type = device.type
+        self._in_bf16 = arithmetic.precision is Precision.BF16
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the forecasts, [B, H, C] in scaled units."""
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._in_bf16):
+            forecast: Tensor = self._run(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
+        return forecast.float()
