@@ -8,10 +8,10 @@ moving averages and the product of two spectra, is not counted, as usual.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,28 +46,27 @@ class FlopCount:
 def count_flops(model: nn.Module, inputs: Sequence[Tensor]) -> FlopCount:
     """Count a forward pass of `model` in evaluation mode on the first sample of `inputs`, each [B, …].
 
-    The pass runs on tensors that have a shape and no values: it takes no memory and nearly no time, draws no random
-    numbers and leaves the model's parameters and buffers alone. No model needs code for it; an operation counts for the
+    The pass is that of a copy on tensors that have a shape and no values: it takes no memory and nearly no time, draws
+    no random numbers and leaves the model alone. No model needs code for it; an operation counts for the maskable
     parameter among its operands, and for the module it happens in when there is none.
     """
-    parameters = {name: torch.empty_like(value, device="meta") for name, value in model.named_parameters()}
-    buffers = {name: torch.empty_like(value, device="meta") for name, value in model.named_buffers()}
-    sample = tuple(torch.empty_like(value[:1], device="meta") for value in inputs)
-    tally = _Tally({name: value for name, value in parameters.items() if is_maskable(name, value)})
-    was_training = model.training
-    model.eval()
-    try:
-        with _running_module_named(model, tally.running), tally:
-            torch.func.functional_call(model, (parameters, buffers), sample)
-    finally:
-        model.train(was_training)
+    shapes = _without_values(model).eval()
+    tally = _Tally({name: weight for name, weight in shapes.named_parameters() if is_maskable(name, weight)})
+    _name_running_modules(shapes, tally.running)
+    with tally:
+        shapes(*(torch.empty_like(value[:1], device="meta") for value in inputs))
     products = (Product(module=module, kind=kind, flops=flops) for (module, kind), flops in tally.products.items())
     return FlopCount(tally.of_weights, tuple(products))
 
 
-@contextmanager
-def _running_module_named(model: nn.Module, running: list[str]) -> Iterator[None]:
-    """Keep in `running` the names of the modules whose forward pass is under way, the innermost last."""
+def _without_values(model: nn.Module) -> nn.Module:
+    """Return a copy whose parameters and buffers have their shapes alone; what is shared in one is in the other."""
+    copies = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, copies)
+
+
+def _name_running_modules(model: nn.Module, running: list[str]) -> None:
+    """Have the model keep the names of the modules whose forward pass is under way, the innermost last."""
 
     def enter(name: str) -> Any:
         return lambda *_: running.append(name)
@@ -75,15 +74,9 @@ def _running_module_named(model: nn.Module, running: list[str]) -> Iterator[None
     def leave(*_: Any) -> None:
         running.pop()
 
-    hooks = []
     for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(enter(name or _WHOLE_MODEL)))
-        hooks.append(module.register_forward_hook(leave))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+        module.register_forward_pre_hook(enter(name or _WHOLE_MODEL))
+        module.register_forward_hook(leave)
 
 
 class _Tally(TorchDispatchMode):
@@ -126,7 +119,8 @@ class _Tally(TorchDispatchMode):
 
 def _storage(tensor: Tensor) -> int:
     """What a tensor and its views have in common; tensors without values have no address."""
-    return tensor.untyped_storage()._cdata
+    storage: int = tensor.untyped_storage()._cdata
+    return storage
 
 
 def _per_real(result: Tensor) -> int:

@@ -185,7 +185,7 @@ class Service:
         with self.artifacts.writer(key) as writer:
             writer.write(content)
             blob = writer.commit()
-        new = NewCheckpoint(artifact_id, blob, 10, 1, True, True, 0.6, 0.1, None)
+        new = NewCheckpoint(artifact_id, blob, 10, 1, True, True, 0.6, 0.1, None, {})
         with self.database.write() as session:
             record(session, lease, Report(number, checkpoint=new))
 
