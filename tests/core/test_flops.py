@@ -1,6 +1,7 @@
 """FLOPs against counts written out by hand from a network's sizes.
 
-Sizes: D width, W feed-forward width, h heads, L input steps, T decoder steps, H horizon, C columns, F calendar features.
+Sizes: D width, W feed-forward width, h heads, L input steps, T decoder steps, H horizon, C columns, F calendar
+features.
 """
 
 from __future__ import annotations
