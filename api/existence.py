@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.problems import ApiProblem, ProblemCode, ProblemItem
 from jobstore.artifacts import get_artifact
-from jobstore.checkpoints import get_checkpoint
+from jobstore.checkpoints import best_checkpoint_of, get_checkpoint
 from jobstore.datasets import get_dataset, lock_dataset
 from jobstore.jobs import get_job
 from jobstore.jobs import lock as lock_job
@@ -71,6 +71,16 @@ def existing_checkpoint(session: Session, checkpoint_id: str) -> tuple[Checkpoin
     if checkpoint is None:
         raise _missing("checkpoint", checkpoint_id)
     return checkpoint, get_artifact(session, checkpoint.artifact_id)
+
+
+def existing_best_checkpoint(session: Session, job_id: str) -> Checkpoint:
+    """The best checkpoint of a job. Raises ApiProblem without the job, and while the job has none."""
+    job = existing_job(session, job_id)
+    checkpoint = best_checkpoint_of(session, job.id)
+    if checkpoint is None:
+        detail = f"Job {job.id} has no best checkpoint: it comes with the first epoch, and may have been deleted."
+        raise ApiProblem(ProblemCode.NOT_FOUND, detail)
+    return checkpoint
 
 
 def locked_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:

@@ -187,6 +187,7 @@ def _summarise(console: Console, done: Demonstrated, output_dir: Path, *, second
         ("sparsity", f"{result['sparsity']:.1%} of {result['maskable_parameters']:,} maskable weights are off"),
         ("test MSE, MAE", f"{scaled['mse']:.4f}, {scaled['mae']:.4f} (scaled)"),
         ("", f"{original['mse']:.3f} ppm², {original['mae']:.3f} ppm"),
+        ("one forecast", f"{result['flops_dense']:,} FLOPs dense, {result['flops_sparse']:,} sparse"),
         ("size", f"{result['dense_bytes']:,} bytes dense, {result['checkpoint_bytes']:,} sparse"),
         ("checkpoint", str(done.file)),
         ("pictures", f"{output_dir / 'forecast.png'}, {output_dir / 'training.png'}"),

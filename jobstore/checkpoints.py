@@ -33,6 +33,7 @@ class NewCheckpoint:
     sparsity: float
     validation_loss: float
     metrics: dict[str, Any] | None
+    cost: dict[str, Any]  # a NetworkCost
 
 
 def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint:
@@ -65,6 +66,7 @@ def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint
     mine.sparsity = new.sparsity
     mine.validation_loss = new.validation_loss
     mine.metrics = new.metrics
+    mine.cost = new.cost
     mine.created_at = now
     session.flush()
     return mine
@@ -99,6 +101,11 @@ def get_checkpoint(session: Session, tenant_id: str, checkpoint_id: str) -> Chec
 def checkpoints_of(session: Session, job_id: str) -> Sequence[Checkpoint]:
     """A job's checkpoints by step."""
     return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)).all()
+
+
+def best_checkpoint_of(session: Session, job_id: str) -> Checkpoint | None:
+    """A job's best checkpoint so far; None before the first, or when it was deleted."""
+    return session.scalar(select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.is_best))
 
 
 def delete_checkpoint(session: Session, checkpoint: Checkpoint) -> None:

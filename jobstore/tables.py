@@ -198,6 +198,7 @@ class Checkpoint(Base):
     sparsity: Mapped[float]
     validation_loss: Mapped[float]
     metrics: Mapped[dict[str, Any] | None]
+    cost: Mapped[dict[str, Any]] = mapped_column(JSON)  # not JSONB, which forgets the order of the layers
     created_at: Mapped[datetime]
 
     __table_args__ = (Index(None, "job_id", "step", unique=True),)

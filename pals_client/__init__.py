@@ -12,5 +12,6 @@ from pals_client.resources import Dataset as Dataset
 from pals_client.resources import Event as Event
 from pals_client.resources import Forecast as Forecast
 from pals_client.resources import Job as Job
+from pals_client.resources import Layers as Layers
 from pals_client.resources import MetricSeries as MetricSeries
 from pals_client.retries import Retries as Retries

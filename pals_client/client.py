@@ -25,7 +25,7 @@ from pals_client.connection import Connection
 from pals_client.download import fetch
 from pals_client.errors import DatasetInvalid
 from pals_client.event_stream import follow
-from pals_client.resources import Checkpoint, Dataset, Event, Forecast, Job, MetricSeries, Plan
+from pals_client.resources import Checkpoint, Dataset, Event, Forecast, Job, Layers, MetricSeries, Plan
 from pals_client.retries import Retries
 
 AUDIT_POLL_SECONDS = 0.5
@@ -158,6 +158,11 @@ class Client:
         query = {"names": ",".join(names) if names else None, "max_points": max_points}
         series: dict[str, MetricSeries] = self._get(f"/v1/jobs/{job_id}/metrics", query)["series"]
         return series
+
+    def layers(self, job_id: str) -> Layers:
+        """Sparsity, FLOPs of one forecast and bytes of each layer, of the job's best checkpoint so far."""
+        layers: Layers = self._get(f"/v1/jobs/{job_id}/layers")
+        return layers
 
     # --- checkpoints ------------------------------------------------------------------------------
 

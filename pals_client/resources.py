@@ -129,6 +129,45 @@ class Checkpoint(TypedDict):
     sha256: str
 
 
+class Cost(TypedDict):
+    """Weights, FLOPs of one forecast, and bytes in a checkpoint; `sparsity` is the share of weights that are off."""
+
+    weights: int
+    active: int
+    sparsity: float
+    flops_dense: int
+    flops_sparse: int
+    bytes: int
+
+
+class Layer(Cost):
+    """One tensor of weights that can be pruned."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+
+
+class Product(TypedDict):
+    """What one forecast computes in a module without a weight."""
+
+    module: str
+    kind: str
+    flops: int
+
+
+class Layers(TypedDict):
+    """What the layers of a job's best checkpoint cost; `total` includes the FLOPs of `products`."""
+
+    job_id: str
+    checkpoint_id: str
+    epoch: int
+    step: int
+    data: list[Layer]
+    products: list[Product]
+    total: Cost
+
+
 class Forecast(TypedDict):
     """The steps after the last known one, in the data's own units: `values[column][i]` at `timestamps[i]`."""
 

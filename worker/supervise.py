@@ -22,7 +22,9 @@ from jobstore.leases import Lease, LeaseLost, Report, finish, lose, record, rele
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.settings import Settings
 from jobstore.tables import Job
-from pals_core.errors import ErrorCode
+from pals_core.checkpoint.container import read_header
+from pals_core.checkpoint.header import NetworkCost
+from pals_core.errors import ErrorCode, InvalidCheckpoint
 from pals_core.training.events import CheckpointSaved, Finished
 from worker.child import TrainingProcess
 from worker.narrate import Narrator
@@ -89,6 +91,9 @@ class Supervisor:
         except StorageFailed as error:
             self._child.kill()
             self._end_failed(StatusReason.INTERNAL, "storage_failed", str(error))
+        except InvalidCheckpoint as error:
+            self._child.kill()
+            self._end_failed(StatusReason.INTERNAL, error.code, f"the training left a damaged file: {error.message}")
         finally:
             self._child.kill()
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -173,6 +178,7 @@ class Supervisor:
         path = Path(saved.path)
         artifact_id, key = self._write(self._new_artifact)
         blob = self._artifacts.put(key, path)
+        cost = read_header(path).model_dump(mode="json", include=set(NetworkCost.model_fields))
         path.unlink()
         metrics = saved.result.metrics.model_dump(mode="json") if saved.result else None
         self._report(
@@ -186,6 +192,7 @@ class Supervisor:
                 sparsity=saved.sparsity,
                 validation_loss=saved.validation_loss,
                 metrics=metrics,
+                cost=cost,
             )
         )
 

@@ -131,6 +131,7 @@ def upgrade() -> None:
         sa.Column("sparsity", sa.Float(), nullable=False),
         sa.Column("validation_loss", sa.Float(), nullable=False),
         sa.Column("metrics", JSON, nullable=True),
+        sa.Column("cost", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["artifact_id"], ["artifacts.id"], name=op.f("fk_checkpoints_artifact_id_artifacts")),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_checkpoints_job_id_jobs"), ondelete="CASCADE"),

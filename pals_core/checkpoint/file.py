@@ -62,6 +62,11 @@ def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | buffers
 
 
+def dtype_name(tensor: Tensor) -> str:
+    """Return what a header calls the type of a tensor's elements, such as `float32`."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write a checkpoint so that `path` is never half a file, and return its size in bytes."""
     tensors: dict[str, Tensor] = {
@@ -123,8 +128,9 @@ def _container_names(header: CheckpointHeader, expected: Mapping[str, Tensor]) -
 
 def _check_description(header: CheckpointHeader, model: nn.Module, expected: Mapping[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
-    weights = {name: value.numel() for name, value in parameters.items() if is_maskable(name, value)}
-    if {name: layer.weights for name, layer in header.layers.items()} != weights:
+    maskable = {name: value for name, value in parameters.items() if is_maskable(name, value)}
+    layers = {name: (tuple(value.shape), dtype_name(value)) for name, value in maskable.items()}
+    if {name: (layer.shape, layer.dtype) for name, layer in header.layers.items()} != layers:
         raise InvalidCheckpoint("the checkpoint's layers are not those of the network its spec describes")
     if header.total_parameters != sum(parameter.numel() for parameter in parameters.values()):
         raise InvalidCheckpoint("the checkpoint's parameter count is not that of the network its spec describes")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from enum import StrEnum
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +12,8 @@ from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.lengths import window_lengths
 from pals_core.errors import PalsError
 from pals_core.spec import Spec
+
+_BYTES = {"float32": 4, "complex64": 8}
 
 
 class HeaderPart(BaseModel):
@@ -33,34 +36,52 @@ class Metrics(HeaderPart):
 
 
 class MaskedLayer(HeaderPart):
-    """How many weights of one maskable parameter are active."""
+    """One maskable parameter: what it is, how much of it is active, and what it costs."""
 
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=2, max_length=8)
+    dtype: Literal["float32", "complex64"]
     active: int = Field(ge=0)
-    weights: int = Field(ge=1)
+    flops_dense: int = Field(ge=0, description="FLOPs of one forecast with every weight on, over all its uses.")
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def sparsity(self) -> float:
         return 1 - self.active / self.weights
 
+    @property
+    def flops_sparse(self) -> int:
+        """FLOPs of one forecast when a weight that is off costs nothing: each weight multiplies equally often."""
+        return self.flops_dense * self.active // self.weights
 
-class CheckpointHeader(HeaderPart):
-    """Everything but the numbers; nothing in it depends on clock, host or job."""
+    @property
+    def bytes(self) -> int:
+        """What a checkpoint keeps of it: the active values, and one bit for each weight."""
+        return _BYTES[self.dtype] * self.active + math.ceil(self.weights / 8)
 
-    format_version: Literal[1] = 1
-    spec: Spec = Field(description="The resolved spec; it rebuilds the network.")
-    columns: tuple[str, ...] = Field(min_length=1)
-    frequency: str = Field(max_length=64)
-    calendar_features: tuple[str, ...]
-    scaler_mean: tuple[float, ...]
-    scaler_std: tuple[float, ...]
-    epoch: int = Field(ge=1)
-    step: int = Field(ge=1, description="Optimiser steps taken.")
-    validation_loss: float
+
+class ProductKind(StrEnum):
+    """What is computed without a weight: products of matrices, such as attention's, or Fourier transforms."""
+
+    MATRIX = "matrix"
+    FOURIER = "fourier"
+
+
+class Product(HeaderPart):
+    """What one forecast computes in a module without a weight, and so costs the same dense and sparse."""
+
+    module: str
+    kind: ProductKind
+    flops: int = Field(ge=0)
+
+
+class NetworkCost(HeaderPart):
+    """What a network and one forecast of it cost, by layer and in all; see `pals_core.flops` for what counts."""
+
     layers: dict[str, MaskedLayer] = Field(min_length=1, description="Every maskable parameter.")
-    total_parameters: int = Field(ge=1)
-    metrics: Metrics | None = Field(None, description="Test errors; only of a training's best checkpoint.")
-    dataset_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
-    library_versions: dict[str, str]
+    products: tuple[Product, ...] = Field(description="What is computed without a weight.")
 
     @property
     def active_parameters(self) -> int:
@@ -75,6 +96,44 @@ class CheckpointHeader(HeaderPart):
     def sparsity(self) -> float:
         """Share of maskable weights that are off."""
         return (self.maskable_parameters - self.active_parameters) / self.maskable_parameters
+
+    @property
+    def flops_dense(self) -> int:
+        """FLOPs of one forecast if every weight were on."""
+        return sum(layer.flops_dense for layer in self.layers.values()) + self._flops_of_products
+
+    @property
+    def flops_sparse(self) -> int:
+        """FLOPs of one forecast when weights that are off cost nothing."""
+        return sum(layer.flops_sparse for layer in self.layers.values()) + self._flops_of_products
+
+    @property
+    def bytes(self) -> int:
+        """What a checkpoint keeps of the maskable weights."""
+        return sum(layer.bytes for layer in self.layers.values())
+
+    @property
+    def _flops_of_products(self) -> int:
+        return sum(product.flops for product in self.products)
+
+
+class CheckpointHeader(NetworkCost):
+    """Everything but the numbers; nothing in it depends on clock, host or job."""
+
+    format_version: Literal[1] = 1
+    spec: Spec = Field(description="The resolved spec; it rebuilds the network.")
+    columns: tuple[str, ...] = Field(min_length=1)
+    frequency: str = Field(max_length=64)
+    calendar_features: tuple[str, ...]
+    scaler_mean: tuple[float, ...]
+    scaler_std: tuple[float, ...]
+    epoch: int = Field(ge=1)
+    step: int = Field(ge=1, description="Optimiser steps taken.")
+    validation_loss: float
+    total_parameters: int = Field(ge=1)
+    metrics: Metrics | None = Field(None, description="Test errors; only of a training's best checkpoint.")
+    dataset_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    library_versions: dict[str, str]
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> CheckpointHeader:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pals_core.checkpoint.file import Checkpoint, read_checkpoint, stored_tensors, write_checkpoint
+from pals_core.checkpoint.file import Checkpoint, dtype_name, read_checkpoint, stored_tensors, write_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, Metrics
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.frequency import calendar_feature_names
@@ -20,6 +20,7 @@ from pals_core.data.missing import fill_missing
 from pals_core.data.scaling import Scaler
 from pals_core.data.split import Part, Parts, split_rows
 from pals_core.data.table import Table
+from pals_core.flops import FlopCount
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import DataSpec, Spec
 
@@ -33,6 +34,7 @@ class EpochCheckpoints:
     scaler: Scaler
     series_end: Table
     dataset_sha256: str | None
+    flops: FlopCount
 
     def __post_init__(self) -> None:
         self._written: set[int] = set()
@@ -42,7 +44,6 @@ class EpochCheckpoints:
 
     def save(self, model: nn.Module, masks: MaskSet, *, epoch: int, step: int, validation_loss: float) -> Path:
         """Write the network as it is; returns the file."""
-        active = masks.active
         header = CheckpointHeader(
             spec=self.spec,
             columns=self.series_end.columns,
@@ -53,7 +54,8 @@ class EpochCheckpoints:
             epoch=epoch,
             step=step,
             validation_loss=validation_loss,
-            layers={name: MaskedLayer(active=active[name], weights=masks[name].numel()) for name in masks},
+            layers=self._layers(masks),
+            products=self.flops.products,
             total_parameters=masks.total_parameters,
             dataset_sha256=self.dataset_sha256,
             library_versions={
@@ -67,6 +69,18 @@ class EpochCheckpoints:
         write_checkpoint(self.path(epoch), checkpoint)
         self._written.add(epoch)
         return self.path(epoch)
+
+    def _layers(self, masks: MaskSet) -> dict[str, MaskedLayer]:
+        active = masks.active
+        return {
+            name: MaskedLayer(
+                shape=tuple(masks[name].shape),
+                dtype=dtype_name(masks.parameter(name)),
+                active=active[name],
+                flops_dense=self.flops.of_weights[name],
+            )
+            for name in masks
+        }
 
     def load(self, epoch: int) -> Checkpoint:
         return read_checkpoint(self.path(epoch))

@@ -89,6 +89,8 @@ class Result(BaseModel):
     active_parameters: int
     maskable_parameters: int
     total_parameters: int
+    flops_dense: int = Field(description="FLOPs of one forecast if every weight were on.")
+    flops_sparse: int = Field(description="FLOPs of one forecast when weights that are off cost nothing.")
     average_density: float = Field(description="Mean density over the training steps.")
     checkpoint_bytes: int
     dense_bytes: int = Field(description="The same parameters dense, as they are trained.")

@@ -13,6 +13,7 @@ from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, Problem
+from pals_core.flops import count_flops
 from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import Decision, MaskChange
@@ -109,6 +110,8 @@ class Trainer:
         method = build_method(self.spec, masks, steps_per_epoch)
         masks.apply()
         optimizer = make_optimizer(model, recipe)
+        first = windows.train.batch(torch.zeros(1, dtype=torch.long, device=device))
+        flops = count_flops(model, (first.x_enc, first.x_mark_enc, first.x_dec, first.x_mark_dec))
 
         pals = self.spec.method if isinstance(self.spec.method, PalsMethodSpec) else None
         deciding = spread_windows(windows.validation, pals.decision_windows if pals else 1, device)
@@ -126,6 +129,7 @@ class Trainer:
             windows.scaler,
             series_end(self.table, self.spec.data),
             self.dataset_sha256,
+            flops,
         )
         states = StateFiles(self.output_dir, self.spec, self._table_sha256(), self.state_interval_seconds)
         warnings: list[str] = []
@@ -288,6 +292,8 @@ def _result(
         active_parameters=header.active_parameters,
         maskable_parameters=header.maskable_parameters,
         total_parameters=header.total_parameters,
+        flops_dense=header.flops_dense,
+        flops_sparse=header.flops_sparse,
         average_density=average_density,
         checkpoint_bytes=size,
         dense_bytes=dense_bytes,

@@ -25,6 +25,8 @@ from jobstore.metrics import Point
 from jobstore.schema import upgrade
 from jobstore.settings import Settings
 from jobstore.workers import DeviceClass, WorkerIdentity, announce, retire
+from pals_core.checkpoint.container import read_header
+from pals_core.checkpoint.header import NetworkCost
 from pals_core.data.table import Table
 from tests.core.training.small_training import best_checkpoint, make_spec, series, trained
 
@@ -108,7 +110,8 @@ class Server:
         with self.database.write() as session:
             artifact = new_artifact(session, TENANT, "checkpoints")
         blob = self.artifacts.put(artifact.key, file)
-        new = NewCheckpoint(artifact.id, blob, 10, 1, True, True, 0.5, 0.25, None)
+        cost = read_header(file).model_dump(mode="json", include=set(NetworkCost.model_fields))
+        new = NewCheckpoint(artifact.id, blob, 10, 1, True, True, 0.5, 0.25, None, cost)
         self.tell(lease, number, points=[Point("sparsity", 10, 0.5)], checkpoint=new)
         with self.database.read() as session:
             return checkpoints_of(session, lease.job_id)[0].id

@@ -50,7 +50,7 @@ with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         artifact = new_artifact(session, "default", "checkpoints")
     blob = ArtifactFolder(settings.resolved_artifacts_url).put(artifact.key, Path(checkpoint))
     with database.write() as session:
-        new = NewCheckpoint(artifact.id, blob, 1, 1, True, True, 0.5, 0.5, None)
+        new = NewCheckpoint(artifact.id, blob, 1, 1, True, True, 0.5, 0.5, None, {})
         record(session, lease, Report(1, checkpoint=new))
         found = checkpoints_of(session, lease.job_id)[0].id
     forecast = http.post(f"/v1/checkpoints/{found}/forecasts")

@@ -69,6 +69,7 @@ def test_a_user_sees_a_forecaster_made_and_keeps_its_file_and_pictures(
     file = folder / "mauna_loa_co2.pals.safetensors"
     assert f"sha256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}… verified" in said
     assert f"{file.stat().st_size:,} sparse" in said
+    assert f"{2 * 2 * 104 * 52:,} FLOPs dense" in said
     assert f"checkpoint      {file}\n" in said
     assert "epoch 2: train loss" in said
     assert len(load_forecaster(file).forecast().timestamps) == 52

@@ -131,6 +131,12 @@ def scripted_client(script: Script) -> Iterator[Client]:
 # --- the real API ----------------------------------------------------------------------------------
 
 
+COST = {
+    "layers": {"trend.weight": {"shape": [7, 14], "dtype": "float32", "active": 49, "flops_dense": 392}},
+    "products": [{"module": "attention", "kind": "matrix", "flops": 8}],
+}
+
+
 @dataclass
 class Service:
     """The API on a port of its own; the test plays the worker."""
@@ -185,7 +191,7 @@ class Service:
         with self.artifacts.writer(key) as writer:
             writer.write(content)
             blob = writer.commit()
-        new = NewCheckpoint(artifact_id, blob, 10, 1, True, True, 0.6, 0.1, None)
+        new = NewCheckpoint(artifact_id, blob, 10, 1, True, True, 0.6, 0.1, None, COST)
         with self.database.write() as session:
             record(session, lease, Report(number, checkpoint=new))
 

@@ -201,6 +201,19 @@ def test_metrics_come_by_name_and_thinned(api: Service, client: Client, csv: byt
 # --- checkpoints ------------------------------------------------------------------------------------
 
 
+def test_the_layers_of_the_best_checkpoint_come_with_what_they_cost(api: Service, client: Client, csv: bytes) -> None:
+    job_id = queued(client, csv)
+    lease = api.claim()
+    api.save(lease, 1, b"a checkpoint")
+    api.end(lease)
+    layers = client.layers(job_id)
+
+    layer = {"weights": 98, "active": 49, "sparsity": 0.5, "flops_dense": 392, "flops_sparse": 196, "bytes": 209}
+    assert layers["data"] == [{"name": "trend.weight", "shape": [7, 14], "dtype": "float32", **layer}]
+    assert layers["products"] == [{"module": "attention", "kind": "matrix", "flops": 8}]
+    assert layers["total"] == layer | {"flops_dense": 400, "flops_sparse": 204}
+
+
 def test_a_checkpoint_is_downloaded_as_it_was_saved(api: Service, client: Client, csv: bytes, tmp_path: Path) -> None:
     job_id = queued(client, csv)
     content = bytes(range(256)) * 10_000

@@ -26,7 +26,7 @@ class Training:
         """Store a checkpoint; returns its artifact's id."""
         artifact_id = self.store.artifact()
         blob = StoredBlob(hashlib.sha256(artifact_id.encode()).hexdigest(), 100 + step)
-        new = NewCheckpoint(artifact_id, blob, step, step // 10, best, last, step / 100, 1 / step, metrics)
+        new = NewCheckpoint(artifact_id, blob, step, step // 10, best, last, step / 100, 1 / step, metrics, {})
         self.reports += 1
         self.store.record(self.lease, self.reports, checkpoint=new)
         return artifact_id
@@ -122,7 +122,7 @@ def test_bytes_that_the_sweep_took_meanwhile_are_not_announced(store: Store) -> 
     artifact_id = store.artifact()
     with store.database.write() as session:
         mark_deleting(session, artifact_id)
-    new = NewCheckpoint(artifact_id, StoredBlob("0" * 64, 1), 10, 1, True, True, 0.5, 0.1, None)
+    new = NewCheckpoint(artifact_id, StoredBlob("0" * 64, 1), 10, 1, True, True, 0.5, 0.1, None, {})
 
     with pytest.raises(StorageFailed):
         store.record(training.lease, 1, checkpoint=new)

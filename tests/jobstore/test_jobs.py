@@ -218,7 +218,7 @@ def test_a_deleted_job_takes_its_log_numbers_and_checkpoints_along_and_leaves_ot
     leases = [store.run(), store.run()]
     artifacts = [store.artifact(), store.artifact()]
     for lease, artifact_id in zip(leases, artifacts, strict=True):
-        new = NewCheckpoint(artifact_id, StoredBlob("0" * 64, 1), 1, 1, True, True, 0.5, 0.1, None)
+        new = NewCheckpoint(artifact_id, StoredBlob("0" * 64, 1), 1, 1, True, True, 0.5, 0.1, None, {})
         store.record(
             lease, 1, NewEvent(EventType.MESSAGE, "note"), points=[Point("train_loss", 1, 0.5)], checkpoint=new
         )

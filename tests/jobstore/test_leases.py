@@ -48,6 +48,7 @@ def checkpoint(artifact_id: str, step: int = 10) -> NewCheckpoint:
         sparsity=0.5,
         validation_loss=0.1,
         metrics=None,
+        cost={},
     )
 
 

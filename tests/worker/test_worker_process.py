@@ -21,6 +21,8 @@ from jobstore.events import EventType
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
 from jobstore.tables import Artifact, Metric, Worker
+from pals_core.checkpoint.container import read_header
+from pals_core.checkpoint.header import NetworkCost
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Stack
@@ -70,6 +72,10 @@ def test_a_queued_job_is_trained_to_a_sparse_checkpoint(stack: Stack) -> None:
         assert artifact.status == "published"
         assert artifacts.size(artifact.key) == artifact.size == job.result["checkpoint_bytes"]
         assert best.metrics == job.result["metrics"]
+        cost = NetworkCost.model_validate(best.cost)
+        assert read_header(artifacts.path(artifact.key)).layers == cost.layers
+        assert [*cost.layers] == ["remainder.weight", "trend.weight"]
+        assert cost.flops_sparse == job.result["flops_sparse"] < job.result["flops_dense"] == cost.flops_dense
         series = {one.name: one for one in read_series(session, job_id, names=None, max_points=10_000)}
     assert series["train_loss"].steps == list(range(1, job.progress["step"] + 1))
     assert {"sparsity", "decision_loss", "validation_loss"} <= set(series)

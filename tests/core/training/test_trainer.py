@@ -93,11 +93,25 @@ def test_the_result_describes_the_best_file(trained: list[TrainingEvent], best_c
     assert (header.epoch, header.step, header.sparsity) == (result.epoch, result.step, result.sparsity)
     assert header.validation_loss == result.validation_loss
     assert result.checkpoint_bytes == best_checkpoint.stat().st_size
+    assert (header.flops_dense, header.flops_sparse) == (result.flops_dense, result.flops_sparse)
     assert result.sparsity == pytest.approx(1 - result.active_parameters / result.maskable_parameters)
     epochs = {event.epoch: event for event in trained if isinstance(event, EpochEnd)}
     sparse_enough = [epoch for epoch in epochs.values() if epoch.sparsity >= 0.2]
     assert result.reached_target
     assert result.epoch == min(sparse_enough, key=lambda epoch: epoch.validation_loss).epoch
+
+
+def test_a_checkpoint_says_what_each_layer_costs(best_checkpoint: Path) -> None:
+    checkpoint = read_checkpoint(best_checkpoint)
+    header = checkpoint.header
+    steps_in, horizon, columns, width = 12, 4, 3, 16
+    projection, query = header.layers["projection.weight"], header.layers["encoder.layers.0.attention.query.weight"]
+    assert (projection.shape, projection.flops_dense) == ((columns, width), 2 * horizon * width * columns)
+    assert (query.shape, query.flops_dense) == ((width, width), 2 * steps_in * width * width)
+    assert query.flops_sparse == 2 * steps_in * int(checkpoint.masks["encoder.layers.0.attention.query.weight"].sum())
+    attention = next(product for product in header.products if product.module == "encoder.layers.0.attention")
+    assert attention.flops == 2 * (2 * steps_in * steps_in * width)
+    assert header.flops_sparse < header.flops_dense
 
 
 def test_equal_trainings_write_equal_bytes(
@@ -133,6 +147,7 @@ def test_a_dense_training_has_no_updates_and_any_epoch_may_be_best(
     assert not [event for event in events if isinstance(event, MaskUpdate)]
     assert finished.result.sparsity == 0
     assert finished.result.average_density == 1
+    assert finished.result.flops_sparse == finished.result.flops_dense
     assert finished.result.reached_target
     assert all(event.masks_frozen for event in events if isinstance(event, EpochEnd))
 
