@@ -81,11 +81,13 @@ def encoder_layer(prefix: str, rows: int) -> Costs:
     return attention(f"{prefix}.attention", rows, rows) | feed_forward(f"{prefix}.feed_forward", rows)
 
 
-def decoder_layer(prefix: str, *, encoded: int, queries: int = T) -> Costs:
+def last_decoder_layer(prefix: str, *, encoded: int, queries: int = H) -> Costs:
+    """Of which only the horizon is read; `queries` are computed all the same where one's output depends on the rest."""
     return (
         attention(f"{prefix}.self_attention", queries, T)
         | attention(f"{prefix}.cross_attention", queries, encoded)
-        | feed_forward(f"{prefix}.feed_forward", queries)
+        | {f"{prefix}.cross_attention.output.weight": linear(H, D, D)}
+        | feed_forward(f"{prefix}.feed_forward", H)
     )
 
 
@@ -99,14 +101,14 @@ def transformer() -> tuple[Costs, Costs]:
         embeddings()
         | encoder_layer("encoder.layers.0", L)
         | encoder_layer("encoder.layers.1", L)
-        | decoder_layer("decoder.layers.0", encoded=L)
+        | last_decoder_layer("decoder.layers.0", encoded=L)
         | {"projection.weight": linear(H, D, C)}
     )
     products = {
         "encoder.layers.0.attention matrix": scores_and_mixture(L, L),
         "encoder.layers.1.attention matrix": scores_and_mixture(L, L),
-        "decoder.layers.0.self_attention matrix": scores_and_mixture(T, T),
-        "decoder.layers.0.cross_attention matrix": scores_and_mixture(T, L),
+        "decoder.layers.0.self_attention matrix": scores_and_mixture(H, T),
+        "decoder.layers.0.cross_attention matrix": scores_and_mixture(H, L),
     }
     return weights, products
 
@@ -137,7 +139,7 @@ def informer() -> tuple[Costs, Costs]:
         | encoder_layer("encoder.layers.0", L)
         | {"encoder.distilling.0.convolution.weight": convolution(L + 2, D, D)}
         | encoder_layer("encoder.layers.1", distilled)
-        | decoder_layer("decoder.layers.0", encoded=distilled)
+        | last_decoder_layer("decoder.layers.0", encoded=distilled, queries=T)
         | {"projection.weight": linear(H, D, C)}
     )
     products = {
