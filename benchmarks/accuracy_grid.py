@@ -28,7 +28,6 @@ from benchmarks.machine import provenance
 from benchmarks.seasonal_naive import seasonal_naive
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
-from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, TrainingFailed
 from pals_core.feasibility import check, plan, resolve
 from pals_core.spec import Spec
@@ -174,7 +173,7 @@ def main() -> None:
     }
     for horizon in horizons:
         data = resolved({"data": {**series.data, "horizon": horizon}}, table).data
-        results.add_naive(horizon, asdict(seasonal_naive(make_windows(table, data))))
+        results.add_naive(horizon, asdict(seasonal_naive(table, data)))
     chosen = list(
         cells(
             series,

@@ -81,7 +81,7 @@ class Results:
         label = cell.case.contender.label
         of_model = [known for known in finished if known["model"] == label]
         of_method = [known for known in of_model if known["method"] == cell.method]
-        return statistics.mean(known["seconds"] for known in (of_method or of_model or finished))
+        return statistics.mean(float(known["seconds"]) for known in (of_method or of_model or finished))
 
 
 def _is(known: Mapping[str, Any], cell: Cell) -> bool:

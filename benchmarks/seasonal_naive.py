@@ -10,7 +10,10 @@ from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BusinessDay
 
 from pals_core.data.frequency import Family, calendar_family
-from pals_core.data.windows import SplitWindows
+from pals_core.data.split import split_rows
+from pals_core.data.table import Table
+from pals_core.data.windows import make_windows
+from pals_core.spec import DataSpec
 
 # Base steps of a season: a day of shorter steps, a week of days, a year of longer ones.
 _SEASON = {
@@ -46,23 +49,23 @@ def season_length(frequency: str) -> int:
     return math.lcm(season, offset.n) // offset.n
 
 
-def seasonal_naive(windows: SplitWindows) -> NaiveErrors:
-    """Return the errors of repeating the last known season over every test window.
+def seasonal_naive(table: Table, data: DataSpec) -> NaiveErrors:
+    """Return the errors of repeating the last known season over every test window; `data` is resolved.
 
     Known is all that comes before the forecast, further back than a model's input as well. Raises ValueError when the
     first test window has less than one season before it.
     """
-    period = season_length(windows.frequency)
-    test = windows.test
+    period = season_length(table.frequency)
+    test = make_windows(table, data).test
     values = test.values.double().numpy()
-    first = np.arange(len(test)) + test.rows.start + test.lengths.input_len  # the first step of each forecast
+    # Windows reach back, so that the first one forecasts the first row of its part.
+    first = split_rows(len(table.times), data.split).test.start + np.arange(len(test))
     if first[0] < period:
         raise ValueError(f"a season has {period} steps; only {first[0]} precede the first test forecast")
     squared = absolute = 0.0
-    for ahead in range(test.lengths.horizon):
+    for ahead in range(data.horizon):
         rows = first + ahead
         error = values[rows] - values[rows - period * (ahead // period + 1)]
         squared += float(np.square(error).mean())
         absolute += float(np.abs(error).mean())
-    horizon = test.lengths.horizon
-    return NaiveErrors(period, len(test), squared / horizon, absolute / horizon)
+    return NaiveErrors(period, len(test), squared / data.horizon, absolute / data.horizon)

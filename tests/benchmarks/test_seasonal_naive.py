@@ -42,12 +42,11 @@ def test_it_repeats_the_last_known_season_and_looks_beyond_a_models_input() -> N
     values = np.random.default_rng(1).normal(size=(100, 2))
     table = table_of(values, "D")
     data = DataSpec(input_len=3, label_len=1, horizon=10)
-    windows = make_windows(table, data)
 
-    errors = seasonal_naive(windows)
+    errors = seasonal_naive(table, data)
 
     squared, absolute = [], []
-    scaled = windows.scaler.scale(values)
+    scaled = make_windows(table, data).scaler.scale(values)
     for origin in range(80, 91):  # the last 20 rows are the test part: 11 forecasts of 10 steps
         season = scaled[origin - 7 : origin]
         forecast = np.stack([season[ahead % 7] for ahead in range(10)])
@@ -59,7 +58,5 @@ def test_it_repeats_the_last_known_season_and_looks_beyond_a_models_input() -> N
 
 
 def test_a_season_longer_than_the_history_is_an_error() -> None:
-    windows = make_windows(table_of(np.ones((40, 1)), "W-SUN"), DataSpec(input_len=2, label_len=1, horizon=2))
-
     with pytest.raises(ValueError, match="52 steps; only 32 precede"):
-        seasonal_naive(windows)
+        seasonal_naive(table_of(np.ones((40, 1)), "W-SUN"), DataSpec(input_len=2, label_len=1, horizon=2))
