@@ -22,7 +22,10 @@ SIZE := up to 3 GB (PyTorch with CUDA); PALS_TORCH=cpu makes it about 400 MB
 endif
 endif
 
-.PHONY: help demo serve test check acceptance lock clean
+# As the service trains: threads that wait give up their core.
+BENCHMARK = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m
+
+.PHONY: help demo serve test check acceptance accuracy speed lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -48,6 +51,12 @@ check: $(VENV)/.dev ## Check lint, formatting, types and who imports whom
 
 acceptance: $(VENV)/.dev ## Long: train the two real series in SERIES=folder over HTTP on both stacks
 	$(BIN)/python -m benchmarks.acceptance $(SERIES) $(ARGS)
+
+accuracy: $(VENV)/.dev ## Hours: test errors of dense, PALS and GraNet over a grid; goes on where it was stopped
+	$(BENCHMARK) benchmarks.accuracy_grid $(SERIES) $(ARGS)
+
+speed: $(VENV)/.dev ## Long: time the parts of a training against a plain PyTorch loop
+	$(BENCHMARK) benchmarks.train_speed $(SERIES) $(ARGS)
 
 lock: $(VENV)/.python ## Choose the newest versions that fit and write requirements.lock
 	$(BIN)/python -m venv build/uv

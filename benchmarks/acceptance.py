@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.machine import machine
+from benchmarks.machine import provenance
+from benchmarks.published import ILLNESS_24_NSTRANSFORMER
 from pals_core.sparsity.decision import Best, Move, decide, updated_best
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import PalsMethodSpec
@@ -31,7 +30,6 @@ from tests.e2e.stacks import Service, embedded, production
 from tests.servers.postgres import any_postgres
 from tests.servers.redis import any_redis
 
-PUBLISHED = {"mse": 2.538, "mae": 0.989, "sparsity": 0.54, "dense_mse": 2.598, "dense_mae": 0.994}
 ETTH1 = {
     "data": {"input_len": 96, "horizon": 96, "split": {"train": 8640, "validation": 2880, "test": 2880}},
     "model": "dlinear",
@@ -140,12 +138,8 @@ def main() -> None:
             }
             for key in ("mse", "mae", "sparsity", "seconds")
         }
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    report = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": machine(),
-        "published": PUBLISHED,
+    report = provenance() | {
+        "published": ILLNESS_24_NSTRANSFORMER,
         "runs": runs,
         "illness": spread,
     }
@@ -157,7 +151,7 @@ def main() -> None:
         )
     for name, figures in spread.items():
         print(f"{name}: illness MSE {figures['mse']['mean']:.4f}, S {figures['sparsity']['mean']:.3f}")
-    print(f"published: MSE {PUBLISHED['mse']} at S {PUBLISHED['sparsity']}")
+    print(f"published: MSE {ILLNESS_24_NSTRANSFORMER['mse']} at S {ILLNESS_24_NSTRANSFORMER['sparsity']}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,21 @@ import pandas as pd
 import torch
 
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def provenance() -> dict[str, Any]:
+    """Date, commit (`-dirty` with changes that are not in it) and machine."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip() or None,
+        "machine": machine(),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -24,7 +41,9 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model,
         "vector_units": [flag for flag in TELLING_FLAGS if flag in flags.split()],
+        "torch_kernels": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
+        "openmp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -1,0 +1,154 @@
+"""The tables of a speed benchmark, computed from its runs alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.speed_cases import JobCounts
+from benchmarks.speed_job import PUBLISHED_EXTRAS, Run, Spread, updating_epoch, whole_job
+
+Case = Mapping[str, Any]
+
+
+def summary(case: Case) -> dict[str, Any]:
+    """Return what is told of a case: ratios, seconds of parts, memory and share of the floor, each over the rounds.
+
+    A ratio is taken within each round, between runs that followed one another.
+    """
+    counts = JobCounts(**case["job"])
+    interval = case["spec"]["method"]["update_interval"]
+    told: dict[str, Any] = {}
+
+    def ratio(name: str, above: tuple[str, str], below: tuple[str, str], value: Callable[..., float]) -> None:
+        pairs = [
+            value(above[0], upper) / value(below[0], lower)
+            for upper, lower in zip(_runs(case, *above), _runs(case, *below), strict=False)
+        ]
+        if pairs:
+            told[name] = vars(Spread.of(pairs))
+
+    def published(loop: str, run: Case) -> float:
+        return sum(whole_job(Run.of(run), counts, published=loop == "reference").values())
+
+    def same_work(loop: str, run: Case) -> float:  # noqa: ARG001
+        return sum(whole_job(Run.of(run), counts, published=False).values())
+
+    def epoch(loop: str, run: Case) -> float:  # noqa: ARG001
+        return updating_epoch(Run.of(run), counts, interval)
+
+    def memory(loop: str, run: Case) -> float:  # noqa: ARG001
+        return float(run["peak_bytes"])
+
+    ratio("times_as_fast_as_the_reference", ("reference", "pals"), ("ours", "pals"), published)
+    ratio("times_as_fast_for_the_same_work", ("reference", "pals"), ("ours", "pals"), same_work)
+    ratio("dense_times_as_fast_as_the_reference", ("reference", "dense"), ("ours", "dense"), same_work)
+    ratio("pals_epoch_to_dense_epoch", ("ours", "pals"), ("ours", "dense"), epoch)
+    ratio("peak_memory_pals_to_dense", ("ours", "pals"), ("ours", "dense"), memory)
+    for loop in ("ours", "reference"):
+        if updates := [Run.of(run).median("mask update") for run in _runs(case, loop, "pals")]:
+            told[f"mask_update_seconds_{loop}"] = vars(Spread.of(updates))
+    shares, products = [], []
+    for run, machine in zip(_runs(case, "ours", "dense"), _runs(case, "floor", "dense"), strict=False):
+        least = machine["flops_per_step"] / machine["gflops_per_second"] / 1e9
+        step = Run.of(run).step
+        shares.append(least / sum(step.values()))
+        products.append(least / (step["forward"] + step["backward"]))
+    if shares:
+        told["dense_step_share_of_the_floor"] = vars(Spread.of(shares))
+        told["dense_forward_and_backward_share_of_the_floor"] = vars(Spread.of(products))
+    return told
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return the page of a whole report."""
+    machine = report["machine"]
+    parts = [
+        "# Speed of training",
+        f"{report['date']}, {report['commit']}: {machine['processor']} ({', '.join(machine['vector_units'])}), "
+        f"{machine['cores']} cores, GPU {machine['gpu'] or 'none'}, torch {machine['torch']}, Python "
+        f"{machine['python']}, on {report['device']}, recipe {report['training']}. {report['rounds']} rounds of "
+        f"{report['steps']} steps; a figure is the median of the rounds, with the lowest and the highest in brackets.",
+    ]
+    for name, case in report["cases"].items():
+        parts += [f"## {name}", _introduction(case), _ratios(case), _parts(case), _memory(case)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _runs(case: Case, loop: str, method: str) -> list[Mapping[str, Any]]:
+    """Return the runs of one loop and method, in the order of the rounds."""
+    return [run for run in case["runs"] if run["loop"] == loop and run["method"] == method]
+
+
+def _introduction(case: Case) -> str:
+    spec, job = case["spec"], case["job"]
+    floor = _runs(case, "floor", "dense")[-1]
+    rate = Spread.of([run["gflops_per_second"] for run in _runs(case, "floor", "dense")])
+    sizes = ", ".join(f"{key} {spec['model'][key]}" for key in ("d_model", "d_ff") if key in spec["model"])
+    return (
+        f"{spec['model']['name']} {sizes}, {floor['weights'] / 1e6:.2f} M weights, {spec['data']['input_len']} → "
+        f"{spec['data']['horizon']}, batch {spec['training']['batch_size']}, Δt = {spec['method']['update_interval']}. "
+        f"The whole job has {job['steps']} steps, {job['epochs']} epochs and {job['updates']} updates; its seconds are "
+        f"computed from the runs: the median of each part times how often the job has it. A step's products are "
+        f"{floor['flops_per_step'] / 1e9:.1f} GFLOP; a large fp32 matrix product runs at {rate} GFLOP/s here."
+    )
+
+
+NAMES = {
+    "times_as_fast_as_the_reference": "whole PALS job: reference / ours",
+    "times_as_fast_for_the_same_work": "the same without what only the published program does",
+    "dense_times_as_fast_as_the_reference": "whole dense job, same work: reference / ours",
+    "pals_epoch_to_dense_epoch": "an epoch with updates: PALS / dense, both ours",
+    "peak_memory_pals_to_dense": "peak memory: PALS / dense, both ours",
+    "mask_update_seconds_ours": "seconds of one mask update, ours",
+    "mask_update_seconds_reference": "seconds of one mask update, two sorts a tensor",
+    "dense_step_share_of_the_floor": "share of the floor: dense step",
+    "dense_forward_and_backward_share_of_the_floor": "share of the floor: forward and backward",
+}
+
+
+def _ratios(case: Case) -> str:
+    targets = {"pals_epoch_to_dense_epoch": "at most 1.10"}
+    if case["target"] is not None:
+        targets["times_as_fast_as_the_reference"] = f"at least {case['target']}"
+    lines = ["| figure | measured | aimed at |", "|---|---|---|"]
+    lines += [
+        f"| {NAMES[name]} | {Spread(**spread)} | {targets.get(name, '')} |" for name, spread in case["summary"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _parts(case: Case) -> str:
+    counts = JobCounts(**case["job"])
+    variants = [("ours", method) for method in ("pals", "static", "gmp", "dense")]
+    variants += [("reference", method) for method in ("pals", "dense")]
+    variants = [variant for variant in variants if _runs(case, *variant)]
+    jobs = {
+        variant: [whole_job(Run.of(run), counts, published=variant[0] == "reference") for run in _runs(case, *variant)]
+        for variant in variants
+    }
+    names = list(dict.fromkeys(part for rounds in jobs.values() for job in rounds for part in job))
+    names.sort(key=lambda part: part in PUBLISHED_EXTRAS)
+    lines = [
+        f"| seconds of the whole job | {' | '.join(' '.join(variant) for variant in variants)} |",
+        f"|---|{'---|' * len(variants)}",
+    ]
+    for part in names:
+        values = [statistics.median(job.get(part, 0.0) for job in jobs[variant]) for variant in variants]
+        lines.append(f"| {part} | {' | '.join(f'{value:.2f}' for value in values)} |")
+    totals = [str(Spread.of([sum(job.values()) for job in jobs[variant]])) for variant in variants]
+    lines.append(f"| **all** | {' | '.join(totals)} |")
+    return "\n".join(lines)
+
+
+def _memory(case: Case) -> str:
+    variants = [("ours", "pals"), ("ours", "dense"), ("reference", "pals"), ("reference", "dense")]
+    told = []
+    for variant in variants:
+        runs = _runs(case, *variant)
+        if runs:
+            peak = Spread.of([run["peak_bytes"] / 2**20 for run in runs])
+            start = statistics.median(run["peak_bytes_before"] / 2**20 for run in runs)
+            told.append(f"{' '.join(variant)} {peak} MiB, {start:.0f} of them before the training")
+    return f"Peak resident memory of the process: {'; '.join(told)}."
