@@ -66,7 +66,7 @@ def train_cell(
             trainer = Trainer(spec, table, Path(folder), device=device, threads=threads, save_states=False)
             for event in trainer.run():
                 if isinstance(event, Started):
-                    facts |= {"device": event.device, "threads": event.threads}
+                    facts |= {"device": event.device, "threads": event.threads, "precision": event.precision}
                 elif isinstance(event, Losses):
                     bars.update(bar, completed=event.step)
                 elif isinstance(event, EpochEnd):

@@ -17,14 +17,15 @@ from types import CodeType, FrameType
 from typing import Any
 
 import torch
-from torch import nn
 
 from pals_core.data.windows import WindowSet
+from pals_core.flops import count_flops
 from pals_core.sparsity.fixed import FixedMasks
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.registry import UPDATING
 from pals_core.training.epoch_checkpoints import EpochCheckpoints
 from pals_core.training.evaluation import evaluate
+from pals_core.training.forward import ForwardPass
 from pals_core.training.state_files import StateFiles
 
 
@@ -61,7 +62,8 @@ def parts_of_the_trainer() -> dict[str, tuple[Callable[..., Any], ...]]:
     return {
         "data": (WindowSet.batch,),
         "zero gradients": (torch.optim.Optimizer.zero_grad,),
-        "forward": (nn.Module.__call__,),
+        "accounting": (count_flops,),
+        "forward": (ForwardPass.__call__,),
         "backward": (torch.Tensor.backward,),
         "optimiser": (torch.optim.Adam.step, torch.optim.AdamW.step),
         "masks": tuple(method for name, method in vars(MaskSet).items() if name.startswith("apply")),

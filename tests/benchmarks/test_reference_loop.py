@@ -28,6 +28,7 @@ from pals_core.sparsity.growth import GradientScores
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import Spec
 from pals_core.training.evaluation import all_windows, evaluate
+from pals_core.training.forward import Arithmetic, ForwardPass
 
 FEATURES = 3  # of daily data
 
@@ -163,7 +164,8 @@ def test_it_evaluates_every_window_as_we_do(waves: Table) -> None:
     torch.manual_seed(spec.training.seed)
     ours = build_forecaster(spec, 2, FEATURES)
 
-    expected = evaluate(ours, windows.test, all_windows(windows.test, torch.device("cpu"))).mse
+    forward = ForwardPass(ours, torch.device("cpu"), Arithmetic())
+    expected = evaluate(forward, windows.test, all_windows(windows.test, torch.device("cpu"))).mse
     assert loop.evaluate(loop.test) == pytest.approx(expected, rel=1e-5)
     assert loop.network.training
 
