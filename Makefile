@@ -25,10 +25,10 @@ endif
 # As the service trains: threads that wait give up their core.
 BENCHMARK = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m
 
-.PHONY: help demo serve test check acceptance accuracy speed lock clean
+.PHONY: help demo serve test check acceptance accuracy speed decision-windows lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s  %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "ARGS='...'      further arguments for demo, serve and test"
 	@echo "PYTHON=...      the Python to build $(VENV) with: 3.11, 3.12 or 3.13"
@@ -57,6 +57,9 @@ accuracy: $(VENV)/.dev ## Hours: test errors of dense, PALS and GraNet over a gr
 
 speed: $(VENV)/.dev ## Long: time the parts of a training against a plain PyTorch loop
 	$(BENCHMARK) benchmarks.train_speed $(SERIES) $(ARGS)
+
+decision-windows: $(VENV)/.dev ## Long: are decisions on a few validation windows those on all of them?
+	$(BENCHMARK) benchmarks.decision_windows $(SERIES) $(ARGS)
 
 lock: $(VENV)/.python ## Choose the newest versions that fit and write requirements.lock
 	$(BIN)/python -m venv build/uv
