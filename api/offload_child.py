@@ -36,7 +36,7 @@ def _audit() -> Function:
 
 
 def _forecast() -> Function:
-    from pals_core.forecast.forecaster import forecast_json
+    from pals_core.forecast.plain import forecast_json
 
     def forecast(arguments: dict[str, Any]) -> dict[str, Any]:
         table = arguments.get("table")

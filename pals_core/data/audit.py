@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from pals_core.data.common_times import unequal_series
 from pals_core.data.files import raw_from_file
 from pals_core.data.parse import parse
-from pals_core.data.profile import Layout, TableProfile
+from pals_core.data.profile import Finding, Span, TableProfile
 from pals_core.data.table import Table
 from pals_core.data.value_findings import find_in_values
 
@@ -25,8 +27,9 @@ def profile_of(table: Table) -> TableProfile:
     """Return what `audit_table` would say of a file that holds this table; missing steps count as missing values."""
     steps = len(table.times)
     rows, no_cells = np.arange(2, steps + 2), np.array([], dtype=np.intp)
+    spans = [slice(span.start, span.stop) for span in map(table.span_of, table.columns)]
     return TableProfile(
-        layout=Layout.WIDE,
+        layout=table.layout,
         time_column="time",
         columns=table.columns,
         rows=steps,
@@ -34,9 +37,33 @@ def profile_of(table: Table) -> TableProfile:
         start=table.times[0].to_pydatetime() if steps else None,
         end=table.times[-1].to_pydatetime() if steps else None,
         frequency=table.frequency,
-        findings=tuple(
-            finding
-            for position, name in enumerate(table.columns)
-            for finding in find_in_values(name, table.values[:, position], rows, no_cells, "")
+        spans=tuple(
+            Span(
+                start=table.times[span.start].to_pydatetime() if span.rows else None,
+                end=table.times[span.stop - 1].to_pydatetime() if span.rows else None,
+                steps=span.rows,
+            )
+            for span in table.spans
+        ),
+        findings=(
+            *_unequal_spans(table),
+            *(
+                finding
+                for position, (name, own) in enumerate(zip(table.columns, spans, strict=True))
+                for finding in find_in_values(name, table.values[own, position], rows[own], no_cells, "")
+            ),
         ),
     )
+
+
+def _unequal_spans(table: Table) -> tuple[Finding, ...]:
+    if len(set(table.spans)) < 2:
+        return ()
+    usual = Counter(table.spans).most_common(1)[0][0]
+    other = table.columns[table.spans.index(usual)]
+    found = []
+    for name, span in zip(table.columns, table.spans, strict=True):
+        shared = max(0, min(span.stop, usual.stop) - max(span.start, usual.start))
+        if span != usual:
+            found.append(unequal_series(name, other, usual.rows - shared, span.rows - shared))
+    return tuple(found)

@@ -62,6 +62,15 @@ def step_numbers(times: pd.DatetimeIndex, frequency: str) -> npt.NDArray[np.int6
     return np.asarray((microseconds - microseconds[0]) // step)
 
 
+def is_on_grid(times: pd.DatetimeIndex, frequency: str) -> bool:
+    """True when sorted `times` all lie whole steps of `frequency` after the first."""
+    step = _fixed_step(frequency)
+    if step is None:
+        return bool((step_numbers(times, frequency) >= 0).all())
+    microseconds = _as_microseconds(times)
+    return not ((microseconds - microseconds[:1]) % step).any()
+
+
 def future_times(last: pd.Timestamp, steps: int, frequency: str) -> pd.DatetimeIndex:
     """Return the `steps` time steps that follow `last`, itself a step of `frequency`."""
     return pd.date_range(last, periods=steps + 1, freq=frequency)[1:].as_unit("us")

@@ -73,7 +73,8 @@ def test_the_update_interval_is_at_most_a_quarter_of_an_epoch(steps: int, interv
 
 def test_what_is_given_stays() -> None:
     given_spec = spec(
-        data={"targets": ["b"], "input_len": 20, "label_len": 0}, method={"name": "pals", "update_interval": 7}
+        data={"targets": ["b"], "series": "joint", "input_len": 20, "label_len": 0},
+        method={"name": "pals", "update_interval": 7},
     )
     assert resolve(given_spec, profile()) == given_spec
 

@@ -1,0 +1,127 @@
+"""One time grid for the series of a long table, each of which has rows of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from pals_core.data.clock import Clock, frequency_of, gaps_of
+from pals_core.data.grid import MAX_STEPS_PER_TIME, infer_frequency, is_on_grid, step_numbers
+from pals_core.data.profile import Finding, FindingCode, Severity
+from pals_core.data.split import Part
+
+# A grid of so few cells may be as empty as it likes.
+_SMALL_GRID = 10_000_000
+_POOL = "choose series pooled, give every series the same times with y empty where it is unknown, or leave it out"
+
+
+@dataclass(frozen=True)
+class CommonTimes:
+    """Every time at which a series on the common grid has a row, and the range of each series in it."""
+
+    times: pd.DatetimeIndex  # [n]
+    rows: npt.NDArray[np.int64]  # [n], the first row of the file with this time
+    frequency: str | None
+    spans: dict[str, Part]  # positions in `times`; empty for a series off the grid
+    findings: tuple[Finding, ...]
+
+
+def share_times(clocks: dict[str, Clock]) -> CommonTimes:
+    """Bring series of sorted, distinct times to one grid, and say which do not share it, its range, or every step."""
+    signatures = {name: clock.times.asi8.tobytes() for name, clock in clocks.items()}
+    (usual, shared), *others = Counter(signatures.values()).most_common()
+    model = next(clocks[name] for name, signature in signatures.items() if signature == usual)
+    if not others:
+        frequency, findings = frequency_of(Clock(model.times, model.rows))
+        whole = Part(0, len(model.times))
+        return CommonTimes(model.times, model.rows, frequency, dict.fromkeys(clocks, whole), findings)
+
+    base = model if 2 * shared >= len(clocks) else _union([*clocks.values()])
+    if not isinstance(infer_frequency(base.times), str):
+        base = max(clocks.values(), key=lambda clock: len(clock.times))
+    frequency, findings = frequency_of(Clock(base.times, base.rows))
+    if frequency is None:
+        spans = {name: Part(0, len(base.times) if clock is base else 0) for name, clock in clocks.items()}
+        return CommonTimes(base.times, base.rows, None, spans, findings)
+
+    kept = {name: clock for name, clock in clocks.items() if _fits(clock, base, frequency)}
+    if _almost_empty(kept, frequency):
+        kept = {name: clock for name, clock in kept.items() if signatures[name] == usual}
+    union = _union([*kept.values()])
+    spans = {name: _span(clock, union) if name in kept else Part(0, 0) for name, clock in clocks.items()}
+    usual_span = Counter(spans[name] for name in kept).most_common(1)[0][0]
+    found: list[Finding] = []
+    for name, clock in clocks.items():
+        if name not in kept:
+            found.append(_off_grid(clock, base, frequency))
+            continue
+        if spans[name] != usual_span:
+            other = next(other for other in kept if spans[other] == usual_span)
+            found.append(_unequal(clock, clocks[other]))
+        found += gaps_of(clock, frequency)
+    return CommonTimes(union.times, union.rows, frequency, spans, tuple(found))
+
+
+def unequal_series(name: str, other: str, missing: int, surplus: int) -> Finding:
+    """Say that a series has not the time range of another and, with it, of most."""
+    return Finding(
+        severity=Severity.ERROR,
+        code=FindingCode.UNEQUAL_SERIES,
+        message=f"series {name!r} does not share the times of {other!r} and most others: {missing} are missing, "
+        f"{surplus} are its own",
+        remedy=_POOL,
+        column=name,
+        count=max(1, missing + surplus),
+        cured_by_pooling=True,
+    )
+
+
+def _union(clocks: list[Clock]) -> Clock:
+    microseconds = np.concatenate([clock.times.asi8 for clock in clocks])
+    rows = np.concatenate([clock.rows for clock in clocks])
+    distinct, first = np.unique(microseconds, return_index=True)
+    return Clock(pd.DatetimeIndex(distinct.view("datetime64[us]")), rows[first])
+
+
+def _fits(clock: Clock, base: Clock, frequency: str) -> bool:
+    """Whether a series lies on the grid; without rows it lies nowhere."""
+    return len(clock.times) > 0 and is_on_grid(clock.times.union(base.times[:1]), frequency)
+
+
+def _almost_empty(clocks: dict[str, Clock], frequency: str) -> bool:
+    first = min(clock.times[0] for clock in clocks.values())
+    last = max(clock.times[-1] for clock in clocks.values())
+    ends = pd.DatetimeIndex([first, last]).as_unit("us")
+    cells = (int(step_numbers(ends, frequency)[-1]) + 1) * len(clocks)
+    known = sum(len(clock.times) for clock in clocks.values())
+    return cells > max(_SMALL_GRID, MAX_STEPS_PER_TIME * known)
+
+
+def _span(clock: Clock, union: Clock) -> Part:
+    first, last = np.searchsorted(union.times.asi8, clock.times.asi8[[0, -1]])
+    return Part(int(first), int(last) + 1)
+
+
+def _unequal(clock: Clock, other: Clock) -> Finding:
+    missing, surplus = len(other.times.difference(clock.times)), len(clock.times.difference(other.times))
+    return unequal_series(str(clock.series), str(other.series), missing, surplus)
+
+
+def _off_grid(clock: Clock, base: Clock, frequency: str) -> Finding:
+    if len(clock.times) and is_on_grid(clock.times.union(base.times[:1]), frequency):
+        what = "lies so far from the others that a table of all would be almost empty"
+    else:
+        what = f"has times that are no {frequency} steps of those of the others"
+    return Finding(
+        severity=Severity.ERROR,
+        code=FindingCode.UNEQUAL_SERIES,
+        message=f"series {clock.series!r} {what}",
+        remedy="train it by itself from a table of its own, or leave it out of the targets",
+        row=int(clock.rows[0]) if len(clock.rows) else None,
+        column=clock.series,
+        count=max(1, len(clock.times)),
+    )
