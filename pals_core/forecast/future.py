@@ -13,12 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from pals_core.data.grid import is_on_grid
-from pals_core.data.missing import fill_missing
+from pals_core.data.missing import fill_rows
 from pals_core.data.parse import parse
 from pals_core.data.profile import FindingCode, Severity
 from pals_core.data.raw import raw_from_frame
 from pals_core.data.resampling import resample
-from pals_core.data.split import Part, Parts
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
 from pals_core.forecast.recent import Recent, invalid_input
@@ -92,10 +91,7 @@ def future_values(
         step, column = (int(place[0]) for place in np.nonzero(np.isinf(ahead)))
         raise invalid_input(f"the future value of column {columns[column]!r} at {horizon[step]} is infinite")
     behind = recent.end.values[:, len(recent.targets) :]
-    everything = np.concatenate((behind, ahead))
-    nothing = Part(0, 0)
-    parts = Parts(nothing, nothing, Part(0, len(everything)))
-    return fill_missing(everything, parts, data.missing, columns)[len(behind) :]
+    return fill_rows(np.concatenate((behind, ahead)), data.missing, columns, "the future")[len(behind) :]
 
 
 def _resampled(

@@ -14,10 +14,9 @@ import pandas as pd
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.groups import grouped
 from pals_core.data.lengths import window_lengths
-from pals_core.data.missing import fill_missing
+from pals_core.data.missing import fill_rows
 from pals_core.data.resampling import resample
 from pals_core.data.scaling import Scaler
-from pals_core.data.split import Part, Parts
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
 
@@ -43,11 +42,10 @@ def ends_of_training(header: CheckpointHeader, ends: Sequence[Table], series: Se
         raise invalid_input(
             f"series {unseen[0]!r} was not in the training; give its recent values to have it forecast", unseen[0]
         )
-    return [
-        Recent(end, *_scalers(header, place), None)
-        for place, (group, end) in enumerate(zip(header.groups, ends, strict=True))
-        if not header.spec.data.pooled or group[0] in names
-    ]
+    if not header.spec.data.pooled:
+        return [Recent(ends[0], *_scalers(header, 0), None)]
+    places = {name: place for place, name in enumerate(header.columns)}
+    return [Recent(ends[places[name]], *_scalers(header, places[name]), None) for name in names]
 
 
 def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] | None) -> list[Recent]:
@@ -116,8 +114,7 @@ def _recent(header: CheckpointHeader, group: Table, *, slow: bool) -> Recent:
     if steps < needed:
         made = f" of {header.frequency}" if not slow else ""
         raise invalid_input(f"{needed} time steps{made} of recent values{whose} are needed; {steps} were given")
-    nothing = Part(0, 0)
-    values = fill_missing(group.values, Parts(nothing, nothing, Part(0, steps)), data.missing, group.columns)
+    values = fill_rows(group.values, data.missing, group.columns, "the recent values")
     targets = len(group.columns) - len(data.known_future)
     if np.isnan(values[-needed:, :targets]).all():
         raise invalid_input(f"none of the last {needed} values{whose} is known", group.columns[0])

@@ -19,7 +19,7 @@ from pals_core.data.groups import grouped
 from pals_core.data.lengths import window_lengths
 from pals_core.data.missing import fill_missing
 from pals_core.data.scaling import Scaler
-from pals_core.data.split import Part, Parts, split_rows
+from pals_core.data.split import Part, split_rows
 from pals_core.data.table import Table
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import DataSpec, Spec
@@ -98,14 +98,13 @@ class EpochCheckpoints:
 
 
 def series_ends(table: Table, data: DataSpec) -> tuple[Table, ...]:
-    """Return the last input_len steps of each group of columns, filled as the test part is, in the data's units."""
+    """Return the last input_len steps of each group of columns, filled as in training, in the data's units."""
     return tuple(_end(group, data) for group in grouped(table, data))
 
 
 def _end(group: Table, data: DataSpec) -> Table:
-    steps = len(group.times)
-    nothing = Part(0, 0)
-    after_validation = Part(split_rows(steps, data.split).test.start, steps)
-    values = fill_missing(group.values, Parts(nothing, nothing, after_validation), data.missing, group.columns)
-    tail = slice(steps - window_lengths(data).input_len, steps)
-    return Table(group.times[tail], values[tail], group.columns, group.frequency)
+    steps, needed = len(group.times), window_lengths(data).input_len
+    parts = split_rows(steps, data.split)
+    to_the_end = replace(parts, test=Part(parts.test.start, steps))
+    values = fill_missing(group.values, to_the_end, data.missing, group.columns)
+    return Table(group.times[-needed:], values[-needed:], group.columns, group.frequency)
