@@ -40,7 +40,13 @@ def _forecast() -> Function:
 
     def forecast(arguments: dict[str, Any]) -> dict[str, Any]:
         table = arguments.get("table")
-        return forecast_json(arguments["checkpoint"], arguments.get("rows"), None if table is None else Path(table))
+        return forecast_json(
+            arguments["checkpoint"],
+            arguments.get("rows"),
+            None if table is None else Path(table),
+            future=arguments.get("future"),
+            series=arguments.get("series"),
+        )
 
     return forecast
 

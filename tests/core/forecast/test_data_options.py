@@ -19,7 +19,7 @@ from pals_core.forecast.forecaster import Forecaster, load_forecaster
 from pals_core.forecast.plain import forecast_json
 from pals_core.spec import Spec
 from pals_core.training.trainer import Trainer
-from tests.core.training.test_data_options import NSTRANSFORMER, gappy, hourly, long, wide
+from tests.core.training.option_tables import NSTRANSFORMER, gappy, hourly, long, wide
 
 DATA = {"input_len": 12, "label_len": 6, "horizon": 4}
 
