@@ -88,6 +88,9 @@ class Trainer:
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
         recipe = self.spec.training
+        if self.spec.data.series is None:
+            message = "series is not set; resolve the spec against its table first"
+            raise InvalidSpec(message, (Problem(message, pointer="/data/series"),))
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         torch.manual_seed(recipe.seed)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pals_core.checkpoint.container import MAX_HEADER_BYTES, header_text, read_header
+from pals_core.checkpoint.container import MAX_HEADER_BYTES, read_header
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint, write_checkpoint
-from pals_core.checkpoint.tensor_file import digest_of
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.training.trainer import Trainer
+from tests.core.checkpoint.forgery import Change, add, drop, forge, set_field, set_tensor, with_value
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
@@ -160,62 +158,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, messag
         read_checkpoint(path)
 
 
-Change = Callable[[dict[str, Any], dict[str, Tensor]], None]
-
-
-def forge(source: Path, target: Path, change: Change) -> None:
-    """Write what `change` makes of a checkpoint, with a digest that is right."""
-    text, tensors = header_text(source), load_file(source)
-    description = json.loads(text)
-    del tensors["digest"]
-    change(description, tensors)
-    text = json.dumps(description)
-    tensors.setdefault("digest", digest_of(text, tensors))
-    save_file(tensors, target, metadata={"pals": text})
-
-
 WEIGHT = "projection.weight"  # [3, 16]
-
-
-def set_field(*path: str | int, value: Any) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        place: Any = description
-        for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = value
-
-    return change
-
-
-def set_tensor(name: str, make: Callable[[Tensor], Tensor]) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        tensors[name] = make(tensors[name])
-
-    return change
-
-
-def drop(name: str) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        del tensors[name]
-
-    return change
-
-
-def add(name: str) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        tensors[name] = torch.zeros(1)
-
-    return change
-
-
-def with_value(index: int, value: float) -> Callable[[Tensor], Tensor]:
-    def make(tensor: Tensor) -> Tensor:
-        changed = tensor.clone()
-        changed.view(-1)[index] = value
-        return changed
-
-    return make
-
 
 HOSTILE = [
     pytest.param(set_field("format_version", value=2), "version 2", id="another version"),
