@@ -98,6 +98,7 @@ def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
     problems = (
         *_column_problems(spec, profile),
         *_known_future_problems(spec, profile),
+        *_joint_problems(spec, profile),
         *_finding_problems(spec, profile),
         *_frequency_problems(spec.data, profile),
         *length_problems(spec.model, lengths),
@@ -240,6 +241,20 @@ def _known_future_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
     return problems
 
 
+def _joint_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
+    """Joint series of a long table have the same times."""
+    spans = profile.spans_by_column()
+    columns = [name for name in spec.data.columns or () if name in spans and spans[name].steps]
+    if spec.data.pooled or not (others := [name for name in columns if spans[name] != spans[columns[0]]]):
+        return []
+    first, other = spans[columns[0]], spans[others[0]]
+    message = (
+        f"series {others[0]!r} ({other.start} to {other.end}) does not share the times of {columns[0]!r} "
+        f"({first.start} to {first.end}); choose series pooled, give both the same times, or leave one out"
+    )
+    return [Problem(message, pointer="/data/series", column=others[0])]
+
+
 def _listed(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:10])
     return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
@@ -247,7 +262,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _finding_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
     cured = spec.data.missing is not MissingPolicy.ERROR
-    findings = profile.errors_for(spec.data.columns or (), missing_is_cured=cured, pooled=spec.data.pooled)
+    findings = profile.errors_for(spec.data.columns or (), missing_is_cured=cured)
     return [
         Problem(f"{finding.message}; {finding.remedy}", _pointer(finding, spec.data), finding.row, finding.column)
         for finding in findings
@@ -258,8 +273,6 @@ def _pointer(finding: Finding, data: DataSpec) -> str | None:
     """The field of the spec that could avoid the finding; None where only the table can."""
     if finding.cured_by_missing_policy:
         return "/data/missing"
-    if finding.cured_by_pooling:
-        return "/data/series"
     if finding.column is None:
         return None
     return "/data/known_future" if finding.column in data.known_future else "/data/targets"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from pals_core.data.common_times import unequal_series
+from pals_core.data.common_times import unequal_ranges
 from pals_core.data.files import raw_from_file
 from pals_core.data.parse import parse
-from pals_core.data.profile import Finding, Span, TableProfile
+from pals_core.data.profile import Span, TableProfile
 from pals_core.data.table import Table
 from pals_core.data.value_findings import find_in_values
 
@@ -46,7 +45,7 @@ def profile_of(table: Table) -> TableProfile:
             for span in table.spans
         ),
         findings=(
-            *_unequal_spans(table),
+            *unequal_ranges(dict(zip(table.columns, table.spans, strict=False))),
             *(
                 finding
                 for position, (name, own) in enumerate(zip(table.columns, spans, strict=True))
@@ -54,16 +53,3 @@ def profile_of(table: Table) -> TableProfile:
             ),
         ),
     )
-
-
-def _unequal_spans(table: Table) -> tuple[Finding, ...]:
-    if len(set(table.spans)) < 2:
-        return ()
-    usual = Counter(table.spans).most_common(1)[0][0]
-    other = table.columns[table.spans.index(usual)]
-    found = []
-    for name, span in zip(table.columns, table.spans, strict=True):
-        shared = max(0, min(span.stop, usual.stop) - max(span.start, usual.start))
-        if span != usual:
-            found.append(unequal_series(name, other, usual.rows - shared, span.rows - shared))
-    return tuple(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,6 @@ from pals_core.data.split import Part
 
 # A grid of so few cells may be as empty as it likes.
 _SMALL_GRID = 10_000_000
-_POOL = "choose series pooled, give every series the same times with y empty where it is unknown, or leave it out"
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,30 @@ def share_times(clocks: dict[str, Clock]) -> CommonTimes:
         kept = {name: clock for name, clock in kept.items() if signatures[name] == usual}
     union = _union([*kept.values()])
     spans = {name: _span(clock, union) if name in kept else Part(0, 0) for name, clock in clocks.items()}
-    usual_span = Counter(spans[name] for name in kept).most_common(1)[0][0]
-    found: list[Finding] = []
-    for name, clock in clocks.items():
-        if name not in kept:
-            found.append(_off_grid(clock, base, frequency))
-            continue
-        if spans[name] != usual_span:
-            other = next(other for other in kept if spans[other] == usual_span)
-            found.append(_unequal(clock, clocks[other]))
+    found = [_off_grid(clock, base, frequency) for name, clock in clocks.items() if name not in kept]
+    found += unequal_ranges({name: spans[name] for name in kept})
+    for clock in kept.values():
         found += gaps_of(clock, frequency)
     return CommonTimes(union.times, union.rows, frequency, spans, tuple(found))
 
 
-def unequal_series(name: str, other: str, missing: int, surplus: int) -> Finding:
-    """Say that a series has not the time range of another and, with it, of most."""
-    return Finding(
-        severity=Severity.ERROR,
+def unequal_ranges(spans: Mapping[str, Part]) -> tuple[Finding, ...]:
+    """Say which series have not the range of most; only joint windows mind."""
+    if len(set(spans.values())) < 2:
+        return ()
+    usual = Counter(spans.values()).most_common(1)[0][0]
+    model = next(name for name, span in spans.items() if span == usual)
+    others = [name for name, span in spans.items() if span != usual]
+    finding = Finding(
+        severity=Severity.WARNING,
         code=FindingCode.UNEQUAL_SERIES,
-        message=f"series {name!r} does not share the times of {other!r} and most others: {missing} are missing, "
-        f"{surplus} are its own",
-        remedy=_POOL,
-        column=name,
-        count=max(1, missing + surplus),
-        cured_by_pooling=True,
+        message=f"{len(others)} of {len(spans)} series do not begin and end with {model!r}, the first of them "
+        f"{others[0]!r}",
+        remedy="nothing to do, if the series are pooled; joint ones need the same times, with y empty where it is "
+        "unknown",
+        count=len(others),
     )
+    return (finding,)
 
 
 def _union(clocks: list[Clock]) -> Clock:
@@ -104,11 +103,6 @@ def _almost_empty(clocks: dict[str, Clock], frequency: str) -> bool:
 def _span(clock: Clock, union: Clock) -> Part:
     first, last = np.searchsorted(union.times.asi8, clock.times.asi8[[0, -1]])
     return Part(int(first), int(last) + 1)
-
-
-def _unequal(clock: Clock, other: Clock) -> Finding:
-    missing, surplus = len(other.times.difference(clock.times)), len(clock.times.difference(other.times))
-    return unequal_series(str(clock.series), str(other.series), missing, surplus)
 
 
 def _off_grid(clock: Clock, base: Clock, frequency: str) -> Finding:

@@ -45,7 +45,6 @@ class Finding(BaseModel):
     cured_by_missing_policy: bool = Field(
         False, description="True when a `missing` policy other than `error` repairs it."
     )
-    cured_by_pooling: bool = Field(False, description="True when it does not matter to `series: pooled`.")
 
 
 class Layout(StrEnum):
@@ -87,13 +86,12 @@ class TableProfile(BaseModel):
             return dict.fromkeys(self.columns, Span(start=self.start, end=self.end, steps=self.steps))
         return dict(zip(self.columns, self.spans, strict=True))
 
-    def errors_for(self, columns: tuple[str, ...], *, missing_is_cured: bool, pooled: bool) -> tuple[Finding, ...]:
-        """The findings that forbid training on `columns` under the given `missing` policy, together or pooled."""
+    def errors_for(self, columns: tuple[str, ...], *, missing_is_cured: bool) -> tuple[Finding, ...]:
+        """The findings that forbid training on `columns` under the given `missing` policy."""
         return tuple(
             finding
             for finding in self.findings
             if finding.severity is Severity.ERROR
             and (finding.column is None or finding.column in columns)
             and not (missing_is_cured and finding.cured_by_missing_policy)
-            and not (pooled and finding.cured_by_pooling)
         )

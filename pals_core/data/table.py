@@ -106,7 +106,7 @@ def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[s
     if columns is not None:
         columns = (*columns, *(name for name in where_there if name in parsed.series))
     wanted = tuple(parsed.series) if columns is None else tuple(columns)
-    errors = parsed.profile().errors_for(wanted, missing_is_cured=True, pooled=True)
+    errors = parsed.profile().errors_for(wanted, missing_is_cured=True)
     # Irregular times are an error finding, so the frequency is known where there is none.
     if errors or parsed.frequency is None:
         problems = tuple(

@@ -47,7 +47,7 @@ def read_future(given: Table | pd.DataFrame, columns: Sequence[str]) -> Future:
             parsed = parse(raw_from_frame(given))
         except InvalidTable as error:
             raise _of_future(error) from error
-        errors = parsed.profile().errors_for(tuple(columns), missing_is_cured=True, pooled=True)
+        errors = parsed.profile().errors_for(tuple(columns), missing_is_cured=True)
         for finding in errors:
             if finding.severity is Severity.ERROR and finding.code not in _TOLERATED:
                 message = f"the future values cannot be used: {finding.message}; {finding.remedy}"

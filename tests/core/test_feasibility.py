@@ -181,7 +181,7 @@ def test_unknown_and_faulty_known_future_columns_are_pointed_at() -> None:
 # --- pooled series ----------------------------------------------------------------------------------
 
 
-def long_profile(*ranges: tuple[int, int], findings: tuple[Finding, ...] = ()) -> TableProfile:
+def long_profile(*ranges: tuple[int, int]) -> TableProfile:
     """Daily series s0, s1 … from one day of 2020 to another, the last included."""
     first = datetime(2020, 1, 1)
     spans = tuple(
@@ -189,7 +189,7 @@ def long_profile(*ranges: tuple[int, int], findings: tuple[Finding, ...] = ()) -
         for start, end in ranges
     )
     steps = max(end for _, end in ranges) + 1
-    return profile(steps, "D", tuple(f"s{place}" for place in range(len(ranges))), *findings).model_copy(
+    return profile(steps, "D", tuple(f"s{place}" for place in range(len(ranges)))).model_copy(
         update={"layout": Layout.LONG, "spans": spans}
     )
 
@@ -228,11 +228,13 @@ def test_each_series_without_room_is_named() -> None:
 
 
 def test_unequal_ranges_matter_to_joint_series_alone() -> None:
-    unequal = finding(FindingCode.UNEQUAL_SERIES, "s1").model_copy(update={"cured_by_pooling": True})
-    table = long_profile((0, 299), (50, 249), findings=(unequal,))
+    table = long_profile((0, 299), (50, 249), (0, 299))
     assert check(spec(5, data=SHORT), table) == ()
     (problem,) = check(spec(5, data=SHORT | {"series": "joint"}), table)
-    assert problem.pointer == "/data/series"
+    assert (problem.pointer, problem.column) == ("/data/series", "s1")
+    assert "'s0'" in problem.message
+    assert check(spec(5, data=SHORT | {"series": "joint", "targets": ["s2", "s0"]}), table) == ()
+    assert check(spec(5, data=SHORT | {"series": "joint", "targets": ["s1"]}), table) == ()
 
 
 def test_a_known_future_series_reaches_over_those_it_is_for() -> None:

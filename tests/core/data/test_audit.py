@@ -97,7 +97,7 @@ def test_an_empty_column_is_an_error_no_policy_cures(write: Write) -> None:
     profile = audit_table(write(hourly(["1,", "2,", "3,"], header="date,a,b")))
     (finding,) = profile.findings
     assert (finding.code, finding.column, finding.cured_by_missing_policy) == (FindingCode.EMPTY_COLUMN, "b", False)
-    assert profile.errors_for(("a",), missing_is_cured=True, pooled=True) == ()
+    assert profile.errors_for(("a",), missing_is_cured=True) == ()
 
 
 def test_decimal_commas_are_read_between_semicolons_and_said(write: Write) -> None:
@@ -344,15 +344,20 @@ def test_a_long_table_may_go_time_by_time(write: Write) -> None:
     np.testing.assert_array_equal(read_table(path, ["7"]).values, [[3], [4]])
 
 
-def test_series_of_unequal_ranges_are_errors_that_pooling_cures(write: Write) -> None:
+def test_series_may_have_ranges_of_their_own(write: Write) -> None:
     path = write(
         long("a,2024-01-01,1", "a,2024-01-02,2", "b,2024-01-01,3", "b,2024-01-02,5", "c,2024-01-02,4", "c,2024-01-03,5")
     )
     finding = only_finding(path)
-    assert (finding.code, finding.column, finding.count) == (FindingCode.UNEQUAL_SERIES, "c", 2)
+    assert (finding.severity, finding.code, finding.column, finding.count) == (
+        Severity.WARNING,
+        FindingCode.UNEQUAL_SERIES,
+        None,
+        1,
+    )
     profile = audit_table(path)
-    assert profile.errors_for(("a", "c"), missing_is_cured=True, pooled=False) == (finding,)
-    assert profile.errors_for(("a", "c"), missing_is_cured=False, pooled=True) == ()
+    assert "1 of 3 series do not begin and end with 'a', the first of them 'c'" in finding.message
+    assert profile.errors_for(("a", "c"), missing_is_cured=False) == ()
     assert [(span.start, span.steps) for span in profile.spans] == [(datetime(2024, 1, day), 2) for day in (1, 1, 2)]
     table = read_table(path)
     assert table.spans == (Part(0, 2), Part(0, 2), Part(1, 3))
@@ -368,7 +373,7 @@ def test_a_series_off_the_grid_of_the_others_is_an_error_that_nothing_cures(writ
     path = write(long(*days, "c,2024-01-01 12:00,4", "c,2024-01-02 12:00,5"))
     finding = only_finding(path)
     assert (finding.code, finding.column, finding.row) == (FindingCode.UNEQUAL_SERIES, "c", 18)
-    assert not finding.cured_by_pooling
+    assert finding.severity is Severity.ERROR
     with pytest.raises(InvalidTable, match="no D steps of those of the others"):
         read_table(path)
     assert read_table(path, ["a"]).values.shape == (8, 1)
@@ -378,11 +383,11 @@ def test_a_gap_in_a_series_among_others_is_its_own(write: Write) -> None:
     rows = [f"a,2024-01-{day:02},{day}" for day in range(1, 7)] + [f"b,2024-01-{day:02},1{day}" for day in (3, 4, 6, 7)]
     profile = audit_table(write(long(*rows)))
     assert [(finding.code, finding.column) for finding in profile.findings] == [
-        (FindingCode.UNEQUAL_SERIES, "b"),
+        (FindingCode.UNEQUAL_SERIES, None),
         (FindingCode.MISSING_TIMES, "b"),
     ]
     assert [span.steps for span in profile.spans] == [6, 5]
-    assert profile.errors_for(("a",), missing_is_cured=False, pooled=True) == ()
+    assert profile.errors_for(("a",), missing_is_cured=False) == ()
 
 
 def test_series_a_thousand_years_apart_make_no_table(write: Write) -> None:
