@@ -72,7 +72,7 @@ def frequency_of(clock: Clock) -> tuple[str | None, tuple[Finding, ...]]:
     """Return the frequency of sorted, distinct times, None for irregular ones, and what was found: gaps, or why."""
     frequency = infer_frequency(clock.times)
     if isinstance(frequency, str):
-        return frequency, gaps_of(clock, frequency)
+        return frequency, gaps_of(clock, step_numbers(clock.times, frequency), frequency)
     row = int(clock.rows[frequency.position]) if len(clock.rows) else None
     where = f"row {row}: " if row is not None else ""
     finding = Finding(
@@ -85,9 +85,9 @@ def frequency_of(clock: Clock) -> tuple[str | None, tuple[Finding, ...]]:
     return None, (finding,)
 
 
-def gaps_of(clock: Clock, frequency: str) -> tuple[Finding, ...]:
-    """Return what is to say about the steps of `frequency` that sorted, distinct times leave out."""
-    skipped = np.diff(step_numbers(clock.times, frequency)) - 1
+def gaps_of(clock: Clock, steps: npt.NDArray[np.int64], frequency: str) -> tuple[Finding, ...]:
+    """Return what is to say about the steps that sorted, distinct times leave out; `steps` are their numbers."""
+    skipped = np.diff(steps) - 1
     if not skipped.any():
         return ()
     after_gap = int(np.flatnonzero(skipped)[0]) + 1

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pals_core.data.clock import Clock, frequency_of, gaps_of
-from pals_core.data.grid import MAX_STEPS_PER_TIME, infer_frequency, is_on_grid, step_numbers
+from pals_core.data.grid import MAX_STEPS_PER_TIME, OFF_GRID, infer_frequency, steps_from
 from pals_core.data.profile import Finding, FindingCode, Severity
 from pals_core.data.split import Part
 
@@ -48,15 +48,21 @@ def share_times(clocks: dict[str, Clock]) -> CommonTimes:
         spans = {name: Part(0, len(base.times) if clock is base else 0) for name, clock in clocks.items()}
         return CommonTimes(base.times, base.rows, None, spans, findings)
 
-    kept = {name: clock for name, clock in clocks.items() if _fits(clock, base, frequency)}
-    if _almost_empty(kept, frequency):
-        kept = {name: clock for name, clock in kept.items() if signatures[name] == usual}
-    union = _union([*kept.values()])
+    numbers = steps_from(base.times[0], [clock.times for clock in clocks.values()], frequency)
+    # A series without rows lies nowhere.
+    on_grid = {
+        name: steps for name, steps in zip(clocks, numbers, strict=True) if len(steps) and not (steps == OFF_GRID).any()
+    }
+    kept = on_grid
+    if _almost_empty(on_grid):
+        usual = Counter(signatures[name] for name in on_grid).most_common(1)[0][0]
+        kept = {name: steps for name, steps in on_grid.items() if signatures[name] == usual}
+    union = _union([clocks[name] for name in kept])
     spans = {name: _span(clock, union) if name in kept else Part(0, 0) for name, clock in clocks.items()}
-    found = [_off_grid(clock, base, frequency) for name, clock in clocks.items() if name not in kept]
+    found = [_left_out(clock, frequency, too_far=name in on_grid) for name, clock in clocks.items() if name not in kept]
     found += unequal_ranges({name: spans[name] for name in kept})
-    for clock in kept.values():
-        found += gaps_of(clock, frequency)
+    for name, steps in kept.items():
+        found += gaps_of(clocks[name], steps, frequency)
     return CommonTimes(union.times, union.rows, frequency, spans, tuple(found))
 
 
@@ -86,18 +92,12 @@ def _union(clocks: list[Clock]) -> Clock:
     return Clock(pd.DatetimeIndex(distinct.view("datetime64[us]")), rows[first])
 
 
-def _fits(clock: Clock, base: Clock, frequency: str) -> bool:
-    """Whether a series lies on the grid; without rows it lies nowhere."""
-    return len(clock.times) > 0 and is_on_grid(clock.times.union(base.times[:1]), frequency)
-
-
-def _almost_empty(clocks: dict[str, Clock], frequency: str) -> bool:
-    first = min(clock.times[0] for clock in clocks.values())
-    last = max(clock.times[-1] for clock in clocks.values())
-    ends = pd.DatetimeIndex([first, last]).as_unit("us")
-    cells = (int(step_numbers(ends, frequency)[-1]) + 1) * len(clocks)
-    known = sum(len(clock.times) for clock in clocks.values())
-    return cells > max(_SMALL_GRID, MAX_STEPS_PER_TIME * known)
+def _almost_empty(numbers: Mapping[str, npt.NDArray[np.int64]]) -> bool:
+    """Whether a table of all these series, each with its step numbers, would hold next to nothing."""
+    first = min(int(steps[0]) for steps in numbers.values())
+    last = max(int(steps[-1]) for steps in numbers.values())
+    known = sum(map(len, numbers.values()))
+    return (last - first + 1) * len(numbers) > max(_SMALL_GRID, MAX_STEPS_PER_TIME * known)
 
 
 def _span(clock: Clock, union: Clock) -> Part:
@@ -105,11 +105,10 @@ def _span(clock: Clock, union: Clock) -> Part:
     return Part(int(first), int(last) + 1)
 
 
-def _off_grid(clock: Clock, base: Clock, frequency: str) -> Finding:
-    if len(clock.times) and is_on_grid(clock.times.union(base.times[:1]), frequency):
+def _left_out(clock: Clock, frequency: str, *, too_far: bool) -> Finding:
+    what = f"has times that are no {frequency} steps of those of the others"
+    if too_far:
         what = "lies so far from the others that a table of all would be almost empty"
-    else:
-        what = f"has times that are no {frequency} steps of those of the others"
     return Finding(
         severity=Severity.ERROR,
         code=FindingCode.UNEQUAL_SERIES,

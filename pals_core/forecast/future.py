@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pals_core.data.grid import is_on_grid
+from pals_core.data.grid import is_on_grid, steps_from
 from pals_core.data.missing import fill_rows
 from pals_core.data.parse import parse
 from pals_core.data.profile import FindingCode, Severity
@@ -114,13 +114,15 @@ def _resampled(
         values = np.concatenate((behind.values[earlier, len(recent.targets) :], values))
     if not len(times):
         raise _missing(data.known_future[0], 0, horizon, "give rows for it in future")
-    steps = pd.date_range(times[0], times[-1], freq=resampled_from).as_unit("us")
-    places = times.get_indexer(steps)
-    if (places < 0).any():
-        gap = steps[int(np.argmax(places < 0))]
-        raise invalid_input(f"the future of column {data.known_future[0]!r} has no row for {gap}; give one in future")
+    (steps,) = steps_from(times[0], [times], resampled_from)
+    if (odd := np.flatnonzero(steps != np.arange(len(steps)))).size:
+        after, found = times[odd[0] - 1], times[odd[0]]
+        raise invalid_input(
+            f"the future of column {data.known_future[0]!r} goes on from {after} to {found}, which is not one step of "
+            f"{resampled_from}; give a row for every step in future"
+        )
     try:
-        slow = resample(Table(steps, values[places], data.known_future, resampled_from), data.resample)
+        slow = resample(Table(times, values, data.known_future, resampled_from), data.resample)
     except InvalidSpec:
         raise _missing(data.known_future[0], 0, horizon, "give all rows of it in future") from None
     return Future(slow.times, slow.values)

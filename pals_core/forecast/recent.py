@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from pals_core.checkpoint.header import CheckpointHeader
+from pals_core.data.grid import is_consecutive
 from pals_core.data.groups import grouped
 from pals_core.data.lengths import window_lengths
 from pals_core.data.missing import fill_rows
@@ -60,8 +60,9 @@ def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] 
         needed = (*names, *data.known_future)
         raise invalid_input(f"the column {missing[0]!r} is missing; the model needs {', '.join(needed)}", missing[0])
     table = table.select(names, data.known_future)
-    slow = _is_at(table, header.frequency)
-    if not slow and (header.resampled_from is None or not _is_at(table, header.resampled_from)):
+    # A few rows can look like another frequency (business days of one week like days), so the grid decides.
+    slow = is_consecutive(table.times, header.frequency)
+    if not slow and (header.resampled_from is None or not is_consecutive(table.times, header.resampled_from)):
         usual = header.frequency + (f", made from {header.resampled_from}" if header.resampled_from else "")
         raise invalid_input(f"the recent values are {table.frequency} steps; the model was trained on {usual}")
     if not data.pooled and len(set(table.spans)) > 1:
@@ -142,9 +143,3 @@ def _own_scalers(values: np.ndarray, group: Table) -> tuple[Scaler, Scaler]:
         raise invalid_input(f"the values of series {group.columns[0]!r} are not all finite", group.columns[0])
     both = Scaler.fit(values)
     return Scaler(both.mean[:1], both.std[:1]), Scaler(both.mean[1:], both.std[1:])
-
-
-def _is_at(table: Table, frequency: str) -> bool:
-    # A few rows can look like another frequency (business days of one week like days), so the grid decides.
-    expected = pd.date_range(table.times[0], periods=len(table.times), freq=frequency)
-    return bool((expected.as_unit("us") == table.times.as_unit("us")).all())
