@@ -36,11 +36,17 @@ def _audit() -> Function:
 
 
 def _forecast() -> Function:
-    from pals_core.forecast.forecaster import forecast_json
+    from pals_core.forecast.plain import forecast_json
 
     def forecast(arguments: dict[str, Any]) -> dict[str, Any]:
         table = arguments.get("table")
-        return forecast_json(arguments["checkpoint"], arguments.get("rows"), None if table is None else Path(table))
+        return forecast_json(
+            arguments["checkpoint"],
+            arguments.get("rows"),
+            None if table is None else Path(table),
+            future=arguments.get("future"),
+            series=arguments.get("series"),
+        )
 
     return forecast
 

@@ -154,7 +154,12 @@ def read_series(path: Path) -> Series:
 
 
 def _series(forecast: Forecast) -> Series:
-    return Series([datetime.fromisoformat(moment) for moment in forecast["timestamps"]], forecast["values"][COLUMN])
+    steps = [
+        (datetime.fromisoformat(moment), value)
+        for moment, value in zip(forecast["timestamps"], forecast["values"][COLUMN], strict=True)
+        if value is not None
+    ]
+    return Series([moment for moment, _ in steps], [value for _, value in steps])
 
 
 def _described(dataset: Dataset) -> str:

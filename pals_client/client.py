@@ -192,15 +192,22 @@ class Client:
         checkpoint_id: str,
         *,
         timestamps: Sequence[str] | None = None,
-        values: Mapping[str, Sequence[float]] | None = None,
+        values: Mapping[str, Sequence[float | None]] | None = None,
         dataset_id: str | None = None,
+        future: Mapping[str, Any] | None = None,
+        series: Sequence[str] | None = None,
     ) -> Forecast:
-        """Forecast the steps after the given values, after a dataset's end, or after the training series' end."""
+        """Forecast the steps after the given values, after a dataset's end, or after the training series' end.
+
+        `future`, `{"timestamps": […], "values": {column: […]}}`, holds the known-future columns at the steps of the
+        forecast, for a model that has some. `series` names those that a pooled model shall forecast.
+        """
         body: dict[str, Any] = {}
         if timestamps is not None or values is not None:
             body = {"timestamps": list(timestamps or ()), "values": {k: list(v) for k, v in (values or {}).items()}}
         if dataset_id is not None:
             body["dataset_id"] = dataset_id
+        body |= _given({"future": future, "series": None if series is None else list(series)})
         forecast: Forecast = self._connection.call(
             "POST", f"/v1/checkpoints/{checkpoint_id}/forecasts", repeatable=True, json=body
         ).json()

@@ -169,9 +169,12 @@ class Layers(TypedDict):
 
 
 class Forecast(TypedDict):
-    """The steps after the last known one, in the data's own units: `values[column][i]` at `timestamps[i]`."""
+    """The steps after the last known one, in the data's own units: `values[column][i]` at `timestamps[i]`.
+
+    Pooled series that end at different times have None at the steps that are not their own.
+    """
 
     checkpoint_id: str
     timestamps: list[str]
     columns: list[str]
-    values: dict[str, list[float]]
+    values: dict[str, list[float | None]]

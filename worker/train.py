@@ -88,7 +88,7 @@ def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
         spec = Spec.model_validate(job.spec)
         trainer = Trainer(
             spec,
-            read_table(Path(job.table_path), spec.data.targets),
+            read_table(Path(job.table_path), spec.data.columns),
             output_dir,
             threads=job.threads,
             dataset_sha256=job.dataset_sha256,

@@ -18,12 +18,16 @@ router = APIRouter(prefix="/v1/checkpoints/{checkpoint_id}/forecasts", tags=["fo
 
 
 def _arguments(services: Services, checkpoint_id: str, body: ForecastRequest) -> dict[str, Any]:
-    """What the child process needs: paths of stored files and the given values."""
+    """What the child process needs: paths of stored files, and what was given."""
     with services.database.read() as session:
         _, artifact = existing_checkpoint(session, checkpoint_id)
         arguments: dict[str, Any] = {"checkpoint": str(services.artifacts.path(artifact.key))}
         if body.values is not None:
             arguments["rows"] = {"timestamps": body.timestamps, "values": body.values}
+        if body.future is not None:
+            arguments["future"] = {"timestamps": body.future.timestamps, "values": body.future.values}
+        if body.series is not None:
+            arguments["series"] = body.series
         if body.dataset_id is not None:
             try:
                 dataset = existing_dataset(session, body.dataset_id)
@@ -44,7 +48,7 @@ async def post_forecast(
     """Forecast with a checkpoint, in the data's own units.
 
     Goes on from the given values, from the end of a dataset, or, without a body, from the end of the
-    series it was trained on.
+    series it was trained on. A model with known-future columns needs their values in `future`.
     """
     arguments = await run_sync(_arguments, services, checkpoint_id, body or ForecastRequest())
     forecast = await asyncio.wrap_future(services.offload.forecast(arguments))

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_vali
 from api.schemas.bodies import RequestBody, ResponseBody
 
 MAX_STEPS = 200_000
+MAX_SERIES = 2_000
 EXAMPLES: list[JsonValue] = [
     {},
     {"dataset_id": "ds_0199c2f4a1b20123456789abcdef"},
@@ -16,7 +17,24 @@ EXAMPLES: list[JsonValue] = [
         "timestamps": ["2026-01-01T00:00:00", "2026-01-01T01:00:00", "2026-01-01T02:00:00"],
         "values": {"load": [310.5, 298.0, 291.2]},
     },
+    {"future": {"timestamps": ["2026-01-01T03:00:00"], "values": {"temperature": [2.5]}}},
 ]
+
+
+Times = Annotated[list[Annotated[str, StringConstraints(max_length=64)]], Field(min_length=1, max_length=MAX_STEPS)]
+Columns = Annotated[dict[str, list[float | None]], Field(min_length=1)]
+
+
+class FutureValues(RequestBody):
+    """The known-future columns at the time steps of the forecast, or more of them."""
+
+    timestamps: Times = Field(description="Times of the values; every step of the horizon is needed.")
+    values: Columns = Field(description="Values of every known-future column; null: missing.")
+
+    @model_validator(mode="after")
+    def _as_many_as_times(self) -> FutureValues:
+        _require_lengths(self.timestamps, self.values)
+        return self
 
 
 class ForecastRequest(RequestBody):
@@ -24,14 +42,22 @@ class ForecastRequest(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [*EXAMPLES]})
 
-    timestamps: list[Annotated[str, StringConstraints(max_length=64)]] | None = Field(
-        None, min_length=1, max_length=MAX_STEPS, description="Times of the given values, at least input_len of them."
-    )
-    values: dict[str, list[float | None]] | None = Field(
-        None, min_length=1, description="Values of every column of the model, in its original units; null: missing."
+    timestamps: Times | None = Field(None, description="Times of the given values, at least input_len of them.")
+    values: Columns | None = Field(
+        None,
+        description="Values of every column of the model, the known-future ones included, in its original units; null: "
+        "missing. Of a pooled model, of one series or more.",
     )
     dataset_id: str | None = Field(
         None, min_length=1, max_length=40, description="A ready dataset with the model's columns; its end is taken."
+    )
+    future: FutureValues | None = Field(None, description="Needed by a model with known-future columns.")
+    series: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_SERIES,
+        description="Which series a pooled model forecasts; null: those given that it was trained on. One that was not "
+        "in the training is scaled by the mean and standard deviation of all its given values.",
     )
 
     @model_validator(mode="after")
@@ -40,12 +66,14 @@ class ForecastRequest(RequestBody):
             raise ValueError("timestamps and values belong together")
         if self.dataset_id is not None and self.values is not None:
             raise ValueError("give either values or a dataset_id, not both")
-        for column, values in (self.values or {}).items():
-            if len(values) != len(self.timestamps or ()):
-                raise ValueError(
-                    f"column {column!r} has {len(values)} values for {len(self.timestamps or ())} timestamps"
-                )
+        _require_lengths(self.timestamps or [], self.values or {})
         return self
+
+
+def _require_lengths(timestamps: list[str], columns: dict[str, list[float | None]]) -> None:
+    for column, values in columns.items():
+        if len(values) != len(timestamps):
+            raise ValueError(f"column {column!r} has {len(values)} values for {len(timestamps)} timestamps")
 
 
 class ForecastBody(ResponseBody):
@@ -54,4 +82,7 @@ class ForecastBody(ResponseBody):
     checkpoint_id: str
     timestamps: list[str] = Field(description="The forecast's times.")
     columns: list[str]
-    values: dict[str, list[float]] = Field(description="By column, in the data's own units.")
+    values: dict[str, list[float | None]] = Field(
+        description="By column, in the data's own units. Pooled series that end at different times have null at the "
+        "steps that are not their own."
+    )

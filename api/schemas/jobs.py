@@ -24,6 +24,7 @@ EXAMPLE_JOB: dict[str, Any] = {
             "horizon": 24,
             "split": {"train": 0.7, "validation": 0.1, "test": 0.2},
             "missing": "error",
+            "resample": None,
         },
         "model": {
             "name": "nstransformer",

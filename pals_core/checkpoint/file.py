@@ -1,9 +1,10 @@
 """The packed sparse checkpoint file, `*.pals.safetensors`: writing it atomically, reading it as hostile input.
 
 A maskable parameter is stored as `<name>.compressed` (active values), `<name>.bitmask` and `<name>.shape`, any other
-parameter or persistent buffer as it is. `series.values` and `series.times` (microseconds since 1970) hold the end of
-the series, from which a forecast without data goes on. `digest` is the SHA-256 of the description and all other
-tensors.
+parameter or persistent buffer as it is. `series.values`, [G, L, C], and `series.times`, [G, L] (microseconds since
+1970), hold the last L = input_len steps of each of the G groups of columns that go through the network together,
+known-future columns last; from there a forecast without data goes on. `digest` is the SHA-256 of the description and
+all other tensors.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.masks import is_maskable
+from pals_core.spec import MissingPolicy
 
 # Constants such as positions follow from the spec and are not in the file, so the file's size does not bound them.
 MAX_DERIVED_BYTES = 2**30
@@ -39,7 +41,7 @@ class Checkpoint:
     header: CheckpointHeader
     weights: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
-    series_end: Table  # the last input_len steps, in the data's units
+    series_ends: tuple[Table, ...]  # the last input_len steps of each group of columns, in the data's units
 
     def build(self) -> nn.Module:
         """Return the network in evaluation mode; leaves the global random state as it was."""
@@ -69,9 +71,10 @@ def dtype_name(tensor: Tensor) -> str:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write a checkpoint so that `path` is never half a file, and return its size in bytes."""
+    ends = checkpoint.series_ends
     tensors: dict[str, Tensor] = {
-        "series.values": torch.tensor(checkpoint.series_end.values, dtype=torch.float64),
-        "series.times": torch.tensor(checkpoint.series_end.times.as_unit("us").asi8, dtype=torch.int64),
+        "series.values": torch.tensor(np.stack([end.values for end in ends]), dtype=torch.float64),
+        "series.times": torch.tensor(np.stack([end.times.as_unit("us").asi8 for end in ends]), dtype=torch.int64),
     }
     for name, weight in checkpoint.weights.items():
         if name in checkpoint.masks:
@@ -114,11 +117,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             if name in bounds and not bool(((tensors[name] >= 0) & (tensors[name] < bounds[name])).all()):
                 raise InvalidCheckpoint(f"{name} holds an index outside of 0 to {bounds[name] - 1}")
             weights[name] = tensors[name]
-    return Checkpoint(header, weights, masks, _series_end(header, tensors))
+    return Checkpoint(header, weights, masks, _series_ends(header, tensors))
 
 
 def _build(header: CheckpointHeader) -> nn.Module:
-    return build_forecaster(header.spec, len(header.columns), len(header.calendar_features))
+    return build_forecaster(header.spec, len(header.groups[0]), header.features)
 
 
 def _container_names(header: CheckpointHeader, expected: Mapping[str, Tensor]) -> set[str]:
@@ -175,18 +178,29 @@ def _check_finite(name: str, tensor: Tensor) -> None:
         raise InvalidCheckpoint(f"{name} holds a value that is not finite")
 
 
-def _series_end(header: CheckpointHeader, tensors: Mapping[str, Tensor]) -> Table:
+def _series_ends(header: CheckpointHeader, tensors: Mapping[str, Tensor]) -> tuple[Table, ...]:
     values, microseconds = tensors["series.values"], tensors["series.times"]
-    steps = window_lengths(header.spec.data).input_len
-    if values.dtype != torch.float64 or tuple(values.shape) != (steps, len(header.columns)):
-        raise InvalidCheckpoint(f"the series' end is not {steps} steps of {len(header.columns)} columns")
-    if microseconds.dtype != torch.int64 or tuple(microseconds.shape) != (steps,):
-        raise InvalidCheckpoint(f"the series' end does not have {steps} time steps")
-    _check_finite("the series' end", values)
-    times = pd.DatetimeIndex(microseconds.numpy().view("datetime64[us]"))
-    if times.hasnans or not _is_grid(times, header.frequency):
-        raise InvalidCheckpoint(f"the times of the series' end are not on a {header.frequency} grid")
-    return Table(times, np.array(values.numpy()), header.columns, header.frequency)
+    data = header.spec.data
+    groups = [(*group, *data.known_future) for group in header.groups]
+    shape = (len(groups), window_lengths(data).input_len)
+    if values.dtype != torch.float64 or tuple(values.shape) != (*shape, len(groups[0])):
+        raise InvalidCheckpoint(
+            f"the series' end is not {shape[1]} steps of {len(groups[0])} columns, {shape[0]} times"
+        )
+    if microseconds.dtype != torch.int64 or tuple(microseconds.shape) != shape:
+        raise InvalidCheckpoint(f"the series' end does not have {shape[1]} time steps, {shape[0]} times")
+    masked = data.missing is MissingPolicy.MASK
+    _check_finite("the series' end", values.nan_to_num(posinf=torch.inf, neginf=-torch.inf) if masked else values)
+    grids: dict[bytes, pd.DatetimeIndex] = {}
+    ends = []
+    for columns, of_group, steps in zip(groups, values.numpy(), microseconds.numpy(), strict=True):
+        if (key := steps.tobytes()) not in grids:
+            times = pd.DatetimeIndex(steps.view("datetime64[us]"))
+            if times.hasnans or not _is_grid(times, header.frequency):
+                raise InvalidCheckpoint(f"the times of the series' end are not on a {header.frequency} grid")
+            grids[key] = times
+        ends.append(Table(grids[key], np.array(of_group), columns, header.frequency))
+    return tuple(ends)
 
 
 def _is_grid(times: pd.DatetimeIndex, frequency: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pals_core.data.bins import bins_of
 from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.lengths import window_lengths
 from pals_core.errors import PalsError
@@ -122,11 +124,16 @@ class CheckpointHeader(NetworkCost):
 
     format_version: Literal[1] = 1
     spec: Spec = Field(description="The resolved spec; it rebuilds the network.")
-    columns: tuple[str, ...] = Field(min_length=1)
+    columns: tuple[str, ...] = Field(min_length=1, description="The targets, or the pooled series.")
     frequency: str = Field(max_length=64)
+    resampled_from: str | None = Field(None, max_length=64, description="The data's own frequency; null: the same.")
     calendar_features: tuple[str, ...]
     scaler_mean: tuple[float, ...]
     scaler_std: tuple[float, ...]
+    known_future_mean: tuple[tuple[float, ...], ...] = Field(
+        (), description="Of each known-future column, as learnt together with the targets, or with each pooled series."
+    )
+    known_future_std: tuple[tuple[float, ...], ...] = ()
     epoch: int = Field(ge=1)
     step: int = Field(ge=1, description="Optimiser steps taken.")
     validation_loss: float
@@ -135,21 +142,52 @@ class CheckpointHeader(NetworkCost):
     dataset_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     library_versions: dict[str, str]
 
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The columns that go through the network together: all of them, or each pooled series by itself."""
+        return tuple((name,) for name in self.columns) if self.spec.data.pooled else (self.columns,)
+
+    @property
+    def features(self) -> int:
+        """How many calendar features and known-future columns the network reads."""
+        return len(self.calendar_features) + len(self.spec.data.known_future)
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> CheckpointHeader:
         try:
             window_lengths(self.spec.data)
             features = calendar_feature_names(self.frequency)
+            resampled = self._resampled_frequency()
         except PalsError as error:
             raise ValueError(error.message) from error
         if self.calendar_features != tuple(features):
             raise ValueError(f"the calendar features are not those of frequency {self.frequency!r}")
+        if resampled != self.frequency:
+            raise ValueError(f"the frequency {self.frequency!r} is not the one its spec resamples to")
+        if self.spec.data.series is None:
+            raise ValueError("the spec leaves open whether series are joint or pooled")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("a column is named twice")
+        if set(self.columns).intersection(self.spec.data.known_future):
+            raise ValueError("a column is both a target and known_future")
         if not len(self.columns) == len(self.scaler_mean) == len(self.scaler_std):
             raise ValueError("columns and scaler differ in length")
-        if not all(std > 0 and math.isfinite(1 / std) for std in self.scaler_std):
+        known_future = len(self.spec.data.known_future)
+        shape = [known_future] * len(self.groups) if known_future else []
+        if not shape == [*map(len, self.known_future_mean)] == [*map(len, self.known_future_std)]:
+            raise ValueError("known-future columns and their scaler differ in length")
+        stds = itertools.chain(self.scaler_std, *self.known_future_std)
+        if not all(std > 0 and math.isfinite(1 / std) for std in stds):
             raise ValueError("a standard deviation is not positive")
         if any(layer.active > layer.weights for layer in self.layers.values()):
             raise ValueError("a layer has more active weights than weights")
         return self
+
+    def _resampled_frequency(self) -> str:
+        """The frequency that spec and original frequency give; raises InvalidSpec."""
+        resample = self.spec.data.resample
+        if (resample is None) != (self.resampled_from is None):
+            raise ValueError("only a checkpoint of resampled data has an original frequency")
+        if resample is None or self.resampled_from is None:
+            return self.frequency
+        return bins_of(resample.frequency, self.resampled_from).frequency

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pals_core.data.grid import Irregular, infer_frequency, step_numbers
+from pals_core.data.grid import infer_frequency, step_numbers
 from pals_core.data.profile import Finding, FindingCode, Severity
 
 
@@ -19,6 +19,10 @@ class Clock:
     times: pd.DatetimeIndex  # [n]
     rows: npt.NDArray[np.int64]  # [n]
     series: str | None = None  # the series of a long table they belong to
+
+    @property
+    def whose(self) -> str:
+        return "" if self.series is None else f"of series {self.series!r} "
 
     def in_order(self) -> tuple[npt.NDArray[np.intp], tuple[Finding, ...]]:
         """Return the positions of sorted, distinct times, the first of doubled ones, and what was found wrong."""
@@ -53,11 +57,10 @@ class Clock:
 
     def _finding(self, code: FindingCode, positions: npt.NDArray[np.intp], message: str, remedy: str) -> Finding:
         row = int(self.rows[positions[0]])
-        whose = "" if self.series is None else f" of series {self.series!r}"
         return Finding(
             severity=Severity.ERROR,
             code=code,
-            message=f"row {row}{whose}: {message}",
+            message=f"row {row} {self.whose}".rstrip() + f": {message}",
             remedy=remedy,
             row=row,
             column=self.series,
@@ -68,30 +71,36 @@ class Clock:
 def frequency_of(clock: Clock) -> tuple[str | None, tuple[Finding, ...]]:
     """Return the frequency of sorted, distinct times, None for irregular ones, and what was found: gaps, or why."""
     frequency = infer_frequency(clock.times)
-    if isinstance(frequency, Irregular):
-        row = int(clock.rows[frequency.position]) if len(clock.rows) else None
-        where = f"row {row}: " if row is not None else ""
-        finding = Finding(
-            severity=Severity.ERROR,
-            code=FindingCode.UNKNOWN_FREQUENCY,
-            message=f"the times are not regular: {where}{frequency.reason}",
-            remedy="bring the table to one frequency, such as hourly or daily; date months by their first or last day",
-            row=row,
-        )
-        return None, (finding,)
-    skipped = np.diff(step_numbers(clock.times, frequency)) - 1
+    if isinstance(frequency, str):
+        return frequency, gaps_of(clock, step_numbers(clock.times, frequency), frequency)
+    row = int(clock.rows[frequency.position]) if len(clock.rows) else None
+    where = f"row {row}: " if row is not None else ""
+    finding = Finding(
+        severity=Severity.ERROR,
+        code=FindingCode.UNKNOWN_FREQUENCY,
+        message=f"the times are not regular: {where}{frequency.reason}",
+        remedy="bring the table to one frequency, such as hourly or daily; date months by their first or last day",
+        row=row,
+    )
+    return None, (finding,)
+
+
+def gaps_of(clock: Clock, steps: npt.NDArray[np.int64], frequency: str) -> tuple[Finding, ...]:
+    """Return what is to say about the steps that sorted, distinct times leave out; `steps` are their numbers."""
+    skipped = np.diff(steps) - 1
     if not skipped.any():
-        return frequency, ()
+        return ()
     after_gap = int(np.flatnonzero(skipped)[0]) + 1
     row = int(clock.rows[after_gap])
     finding = Finding(
         severity=Severity.ERROR,
         code=FindingCode.MISSING_TIMES,
-        message=f"{int(skipped.sum())} time steps are missing at frequency {frequency}, the first before row {row} "
-        f"({clock.times[after_gap]})",
-        remedy="add the missing rows, or choose the missing policy interpolate or ffill",
+        message=f"{int(skipped.sum())} time steps {clock.whose}are missing at frequency {frequency}, the first before "
+        f"row {row} ({clock.times[after_gap]})",
+        remedy="add the missing rows, or choose the missing policy interpolate, ffill or mask",
         row=row,
+        column=clock.series,
         count=int(skipped.sum()),
         cured_by_missing_policy=True,
     )
-    return frequency, (finding,)
+    return (finding,)

@@ -9,17 +9,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from pals_core.data.profile import Finding, FindingCode, Severity
+from pals_core.data.split import Part
 
 
 @dataclass(frozen=True)
 class Content:
-    """Series over sorted, distinct times."""
+    """Series over sorted, distinct times, on the regular grid of `frequency` where there is one."""
 
     times: pd.DatetimeIndex  # [n]
     rows: npt.NDArray[np.int64]  # [n], the row of the file each time stands in
     series: dict[str, npt.NDArray[np.float64]]  # [n] each
+    frequency: str | None
     time_findings: tuple[Finding, ...]
     value_findings: tuple[Finding, ...]
+    spans: tuple[Part, ...] = ()  # of a long table: the positions in `times` that each series' own rows reach over
 
 
 def ignored_column(name: str) -> Finding:

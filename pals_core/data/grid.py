@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ import pandas as pd
 
 # Beyond this many steps per known time a grid would be almost empty, and could exhaust the memory.
 MAX_STEPS_PER_TIME = 20
+
+# Stands for the number of a step that is none.
+OFF_GRID = np.iinfo(np.int64).min
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -62,9 +66,53 @@ def step_numbers(times: pd.DatetimeIndex, frequency: str) -> npt.NDArray[np.int6
     return np.asarray((microseconds - microseconds[0]) // step)
 
 
+def steps_from(anchor: pd.Timestamp, series: Sequence[pd.DatetimeIndex], frequency: str) -> list[npt.NDArray[np.int64]]:
+    """Return for each of several sorted times how many steps after `anchor` they lie, OFF_GRID where on none."""
+    step = _fixed_step(frequency)
+    if step is not None:
+        return [_fixed_steps_from(anchor, times, step) for times in series]
+    first = min(times[0] for times in series if len(times))
+    last = max(times[-1] for times in series if len(times))
+    before = pd.date_range(min(first, anchor), anchor, freq=frequency)
+    # Counted back from the anchor, every second month is another one than counted from the first time.
+    back = pd.date_range(end=anchor, periods=len(before), freq=frequency)
+    ahead = pd.date_range(anchor, max(last, anchor), freq=frequency)[1:]
+    whole = pd.DatetimeIndex(back.append(ahead)).as_unit("us")
+    found = [np.asarray(whole.get_indexer(times), dtype=np.int64) for times in series]
+    return [np.where(places < 0, OFF_GRID, places - (len(back) - 1)) for places in found]
+
+
+def is_consecutive(times: pd.DatetimeIndex, frequency: str) -> bool:
+    """True when `times` are steps of `frequency` without a gap, the first one included."""
+    try:
+        if pd.date_range(times[0], periods=1, freq=frequency)[0] != times[0]:
+            return False
+        step = _fixed_step(frequency)
+        if step is not None:
+            return bool((np.diff(_as_microseconds(times)) == step).all())
+        expected = grid(times, frequency)
+    except (ValueError, OverflowError):  # beyond what the calendar can hold
+        return False
+    return len(expected) == len(times) and bool((expected == times.as_unit("us")).all())
+
+
+def is_on_grid(times: pd.DatetimeIndex, frequency: str) -> bool:
+    """True when sorted `times` all lie whole steps of `frequency` after the first."""
+    step = _fixed_step(frequency)
+    if step is None:
+        return bool((step_numbers(times, frequency) >= 0).all())
+    microseconds = _as_microseconds(times)
+    return not ((microseconds - microseconds[:1]) % step).any()
+
+
 def future_times(last: pd.Timestamp, steps: int, frequency: str) -> pd.DatetimeIndex:
     """Return the `steps` time steps that follow `last`, itself a step of `frequency`."""
     return pd.date_range(last, periods=steps + 1, freq=frequency)[1:].as_unit("us")
+
+
+def _fixed_steps_from(anchor: pd.Timestamp, times: pd.DatetimeIndex, step: int) -> npt.NDArray[np.int64]:
+    after = _as_microseconds(times) - _as_microseconds(pd.DatetimeIndex([anchor]))
+    return np.where(after % step, OFF_GRID, after // step)
 
 
 def _as_microseconds(times: pd.DatetimeIndex) -> npt.NDArray[np.int64]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pals_core.data.clock import Clock
+from pals_core.data.common_times import share_times
 from pals_core.data.content import Content, decimal_comma, ignored_column
 from pals_core.data.numbers import Numbers, read_numbers
-from pals_core.data.profile import Finding, FindingCode, Severity
+from pals_core.data.profile import Finding
 from pals_core.data.raw import LONG_TIME, LONG_VALUE, MAX_COLUMNS, SERIES_ID, RawTable, unreadable_table
 from pals_core.data.time_column import TimeColumn
 from pals_core.data.value_findings import find_in_values
@@ -20,7 +19,7 @@ Positions = npt.NDArray[np.intp]
 
 
 def parse_long(raw: RawTable, time_column: TimeColumn) -> Content:
-    """Turn the series into columns, in the order of their first rows, over the times most of them share.
+    """Turn the series into columns, in the order of their first rows, over all times on their common grid.
 
     Raises InvalidTable when y holds no numbers, a row names no series, or there are too many of them.
     """
@@ -36,31 +35,33 @@ def parse_long(raw: RawTable, time_column: TimeColumn) -> Content:
         value_findings.append(decimal_comma(LONG_VALUE))
 
     readable = np.asarray(time_column.times.notna())
-    ordered: dict[str, Positions] = {}
+    clocks: dict[str, Clock] = {}
+    values: dict[str, npt.NDArray[np.float64]] = {}
     time_findings: list[Finding] = []
     for name, positions in members.items():
         value_findings += _value_findings(raw, numbers, name, positions)
         positions = positions[readable[positions]]
-        order, found = Clock(time_column.times[positions], raw.rows[positions], name).in_order()
+        clock = Clock(time_column.times[positions], raw.rows[positions], name)
+        order, found = clock.in_order()
         time_findings += found
-        ordered[name] = positions[order]
+        clocks[name] = Clock(clock.times[order], clock.rows[order], name)
+        values[name] = numbers.values[positions[order]]
 
-    signatures = {name: time_column.times.asi8[positions].tobytes() for name, positions in ordered.items()}
-    usual = Counter(signatures.values()).most_common(1)[0][0]
-    model = next(name for name, signature in signatures.items() if signature == usual)
-    times = time_column.times[ordered[model]]
+    common = share_times(clocks)
     series: dict[str, npt.NDArray[np.float64]] = {}
-    for name, positions in ordered.items():
-        if signatures[name] == usual:
-            series[name] = numbers.values[positions]
-            continue
-        own = time_column.times[positions]
-        aligned = np.full(len(times), np.nan)
-        shared = own.get_indexer(times)
-        aligned[shared >= 0] = numbers.values[positions][shared[shared >= 0]]
-        series[name] = aligned
-        time_findings.append(_unequal(name, own, model, times))
-    return Content(times, raw.rows[ordered[model]], series, tuple(time_findings), tuple(value_findings))
+    for name, clock in clocks.items():
+        series[name] = np.full(len(common.times), np.nan)
+        if common.spans[name].rows:
+            series[name][common.times.get_indexer(clock.times)] = values[name]
+    return Content(
+        common.times,
+        common.rows,
+        series,
+        common.frequency,
+        (*time_findings, *common.findings),
+        tuple(value_findings),
+        tuple(common.spans.values()),
+    )
 
 
 def _members(raw: RawTable) -> dict[str, Positions]:
@@ -81,16 +82,3 @@ def _value_findings(raw: RawTable, numbers: Numbers, name: str, positions: Posit
     unreadable = np.flatnonzero(np.isin(positions, numbers.unreadable)) if len(numbers.unreadable) else positions[:0]
     example = str(raw.frame[LONG_VALUE].iloc[positions[unreadable[0]]]) if len(unreadable) else ""
     return find_in_values(name, numbers.values[positions], raw.rows[positions], unreadable, example)
-
-
-def _unequal(name: str, own: pd.DatetimeIndex, model: str, times: pd.DatetimeIndex) -> Finding:
-    missing, surplus = len(times.difference(own)), len(own.difference(times))
-    return Finding(
-        severity=Severity.ERROR,
-        code=FindingCode.UNEQUAL_SERIES,
-        message=f"series {name!r} does not share the times of {model!r} and most others: {missing} are missing, "
-        f"{surplus} are its own",
-        remedy="give every series the same times, with y empty where it is unknown, or leave the series out",
-        column=name,
-        count=missing + surplus,
-    )

@@ -52,6 +52,16 @@ class Layout(StrEnum):
     LONG = "long"
 
 
+class Span(BaseModel):
+    """The time range of one series of a long table, from its first row to its last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: datetime | None = Field(description="Null when no row of it has a time that can be read.")
+    end: datetime | None
+    steps: int = Field(ge=0, description="Time steps, missing ones included; 0 off the grid of the others.")
+
+
 class TableProfile(BaseModel):
     """The audited shape of a series table."""
 
@@ -65,7 +75,16 @@ class TableProfile(BaseModel):
     start: datetime | None
     end: datetime | None
     frequency: str | None = Field(description="pandas offset alias of the grid (h, D, W-SAT, MS, 15min …).")
+    spans: tuple[Span, ...] = Field(
+        (), description="The range of each series of a long table; empty for a wide one, whose columns share one."
+    )
     findings: tuple[Finding, ...] = ()
+
+    def spans_by_column(self) -> dict[str, Span]:
+        """Return the range of each column."""
+        if not self.spans:
+            return dict.fromkeys(self.columns, Span(start=self.start, end=self.end, steps=self.steps))
+        return dict(zip(self.columns, self.spans, strict=True))
 
     def errors_for(self, columns: tuple[str, ...], *, missing_is_cured: bool) -> tuple[Finding, ...]:
         """The findings that forbid training on `columns` under the given `missing` policy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +20,13 @@ class Scaler:
 
     @classmethod
     def fit(cls, values: npt.NDArray[np.float64]) -> Scaler:
-        """Learn the scaling from the training rows, [n, C], none missing.
+        """Learn the scaling from the training rows, [n, C], missing ones (NaN) left out; each column has a known one.
 
         Raises InvalidTable when the values are so large that their variance is not a number.
         """
+        known = ~np.isnan(values)
+        if not known.all():
+            return joined([cls.fit(column[here, None]) for column, here in zip(values.T, known.T, strict=True)])
         # The spread decides, not the computed deviation: that of a constant 0.1 is 1e-17, not 0.
         with np.errstate(over="ignore", invalid="ignore"):
             constant = values.max(axis=0) == values.min(axis=0)
@@ -40,3 +44,10 @@ class Scaler:
     def unscale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return `values`, [..., C] in scaled units, in the data's units."""
         return values * self.std + self.mean
+
+
+def joined(scalers: Sequence[Scaler]) -> Scaler:
+    """Return the scalers of several groups of columns as one of all."""
+    return Scaler(
+        np.concatenate([scaler.mean for scaler in scalers]), np.concatenate([scaler.std for scaler in scalers])
+    )

@@ -13,7 +13,9 @@ import pandas as pd
 from pals_core.data.files import raw_from_file
 from pals_core.data.grid import grid, step_numbers
 from pals_core.data.parse import ParsedTable, parse
+from pals_core.data.profile import Layout
 from pals_core.data.raw import RawTable, raw_from_frame
+from pals_core.data.split import Part
 from pals_core.errors import InvalidSpec, InvalidTable, Problem
 
 
@@ -25,6 +27,8 @@ class Table:
     values: npt.NDArray[np.float64]  # [steps, C]
     columns: tuple[str, ...]
     frequency: str  # pandas offset alias
+    # The rows of each series of a long table, from first to last; empty for a wide one, whose columns share all.
+    spans: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.times), len(self.columns)):
@@ -33,6 +37,22 @@ class Table:
                 f"{len(self.columns)} columns were named"
             )
             raise InvalidTable(message, (Problem(message),))
+        if self.spans and len(self.spans) != len(self.columns):
+            message = f"the table has {len(self.columns)} columns and the ranges of {len(self.spans)}"
+            raise InvalidTable(message, (Problem(message),))
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.LONG if self.spans else Layout.WIDE
+
+    def span_of(self, column: str) -> Part:
+        """Return the rows of a column that is there."""
+        return self.spans[self.columns.index(column)] if self.spans else Part(0, len(self.times))
+
+    def between(self, rows: Part) -> Table:
+        """Return these rows as a wide table."""
+        kept = slice(rows.start, rows.stop)
+        return Table(self.times[kept], self.values[kept], self.columns, self.frequency)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame) -> Table:
@@ -42,32 +62,49 @@ class Table:
         """
         return _table(raw_from_frame(frame), None)
 
-    def select(self, columns: Sequence[str]) -> Table:
-        """Return the table with these columns alone, in this order; raises InvalidSpec for an unknown one."""
-        unknown = [(position, name) for position, name in enumerate(columns) if name not in self.columns]
-        if unknown:
-            problems = tuple(
-                Problem(f"the table has no column {name!r}", pointer=f"/data/targets/{position}", column=name)
-                for position, name in unknown
-            )
+    def select(self, columns: Sequence[str], known_future: Sequence[str] = ()) -> Table:
+        """Return the table with these columns alone, in this order, over the rows that one of them reaches.
+
+        Raises InvalidSpec for an unknown one.
+        """
+        named = [*enumerate(columns), *enumerate(known_future)]
+        fields = ["targets"] * len(columns) + ["known_future"] * len(known_future)
+        problems = tuple(
+            Problem(f"the table has no column {name!r}", pointer=f"/data/{field}/{position}", column=name)
+            for field, (position, name) in zip(fields, named, strict=True)
+            if name not in self.columns
+        )
+        if problems:
             raise InvalidSpec(f"{problems[0].message}; it has {', '.join(self.columns)}", problems)
-        positions = [self.columns.index(name) for name in columns]
-        return Table(self.times, self.values[:, positions], tuple(columns), self.frequency)
+        places = {name: place for place, name in enumerate(self.columns)}
+        positions = [places[name] for _, name in named]
+        rows = slice(None)
+        spans = tuple(self.spans[position] for position in positions) if self.spans else ()
+        if spans:
+            first, last = min(span.start for span in spans), max(span.stop for span in spans)
+            rows = slice(first, last)
+            spans = tuple(Part(span.start - first, span.stop - first) for span in spans)
+        names = tuple(name for _, name in named)
+        return Table(self.times[rows], self.values[rows][:, positions], names, self.frequency, spans)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> Table:
-    """Read a CSV, gzip'd CSV or Parquet file, told apart by content; `columns` keeps these alone.
+def read_table(path: Path, columns: Sequence[str] | None = None, where_there: Sequence[str] = ()) -> Table:
+    """Read a CSV, gzip'd CSV or Parquet file, told apart by content.
+
+    `columns` keeps these alone, and those of `where_there` that are there.
 
     Missing cells and missing time steps become NaN. Raises InvalidTable, each problem with its row and column, for
     whatever cannot be a table: cells that are no numbers, times that are unsorted, doubled or without a frequency,
-    series of unequal length. Problems of columns that `columns` leaves out do not count. Raises InvalidSpec for an
-    unknown column.
+    series that do not lie on one grid. Series of a long table may begin and end when they like. Problems of columns
+    that `columns` leaves out do not count. Raises InvalidSpec for an unknown column.
     """
-    return _table(raw_from_file(path), columns)
+    return _table(raw_from_file(path), columns, where_there)
 
 
-def _table(raw: RawTable, columns: Sequence[str] | None) -> Table:
+def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[str] = ()) -> Table:
     parsed = parse(raw)
+    if columns is not None:
+        columns = (*columns, *(name for name in where_there if name in parsed.series))
     wanted = tuple(parsed.series) if columns is None else tuple(columns)
     errors = parsed.profile().errors_for(wanted, missing_is_cured=True)
     # Irregular times are an error finding, so the frequency is known where there is none.
@@ -77,14 +114,24 @@ def _table(raw: RawTable, columns: Sequence[str] | None) -> Table:
             for finding in errors
         )
         raise InvalidTable(problems[0].message if problems else "the table has no frequency", problems)
-    table = _on_grid(parsed, parsed.frequency)
+    unknown = [name for name in wanted if name not in parsed.series]
+    # Only a table of all columns can say what there is instead.
+    table = _on_grid(parsed, parsed.frequency, tuple(parsed.series) if unknown else wanted)
     return table if columns is None else table.select(columns)
 
 
-def _on_grid(parsed: ParsedTable, frequency: str) -> Table:
-    times = grid(parsed.times, frequency)
-    values = np.full((len(times), len(parsed.series)), np.nan)
-    rows = step_numbers(parsed.times, frequency)
-    for position, series in enumerate(parsed.series.values()):
-        values[rows, position] = series
-    return Table(times, values, tuple(parsed.series), frequency)
+def _on_grid(parsed: ParsedTable, frequency: str, names: Sequence[str]) -> Table:
+    spans = dict(zip(parsed.series, parsed.grid_spans(), strict=False))
+    steps = step_numbers(parsed.times, frequency)
+    chosen = tuple(spans[name] for name in names if name in spans)
+    first = min((span.start for span in chosen), default=0)
+    last = max((span.stop for span in chosen), default=int(steps[-1]) + 1)
+    kept = (steps >= first) & (steps < last)
+    times = grid(parsed.times[kept], frequency)
+    rows = steps[kept] - first
+    values = np.full((last - first, len(names)), np.nan)
+    for position, name in enumerate(names):
+        values[rows, position] = parsed.series[name][kept]
+    return Table(
+        times, values, tuple(names), frequency, tuple(Part(span.start - first, span.stop - first) for span in chosen)
+    )

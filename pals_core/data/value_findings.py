@@ -75,7 +75,7 @@ def find_in_values(
             Severity.ERROR,
             FindingCode.MISSING_VALUES,
             f"column {name!r} misses {int(missing.sum())} of {len(values)} values, the first in row {first}",
-            "fill the cells, or choose the missing policy interpolate or ffill",
+            "fill the cells, or choose the missing policy interpolate, ffill or mask",
             first,
             int(missing.sum()),
         )

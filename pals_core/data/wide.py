@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pals_core.data.clock import Clock
+from pals_core.data.clock import Clock, frequency_of
 from pals_core.data.content import Content, decimal_comma, ignored_column
 from pals_core.data.numbers import read_numbers
 from pals_core.data.profile import Finding
@@ -45,4 +45,6 @@ def parse_wide(raw: RawTable, time_column: TimeColumn) -> Content:
             f"no numeric column next to the time column {time_column.name!r}; at least half of a column's cells must "
             "be numbers"
         )
-    return Content(clock.times[order], clock.rows[order], series, time_findings, tuple(findings))
+    frequency, frequency_findings = frequency_of(Clock(clock.times[order], clock.rows[order]))
+    time_findings = (*time_findings, *frequency_findings)
+    return Content(clock.times[order], clock.rows[order], series, frequency, time_findings, tuple(findings))

@@ -1,10 +1,12 @@
 """Sliding windows over a table: what a forecaster reads and what it should have said.
 
-Shapes: B batch, S table steps, L input_len, H horizon, C columns, F calendar features.
+Shapes: B batch, N rows, L input_len, H horizon, C columns of a window, F calendar features and known-future columns,
+K known-future columns, G groups of columns that go through the network together: one, or one for each pooled series.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +17,11 @@ from torch import Tensor
 
 from pals_core.data.calendar import calendar_features
 from pals_core.data.grid import future_times
+from pals_core.data.groups import grouped
 from pals_core.data.lengths import WindowLengths, window_lengths
 from pals_core.data.missing import fill_missing
-from pals_core.data.scaling import Scaler
-from pals_core.data.split import Part, split_rows, window_count
+from pals_core.data.scaling import Scaler, joined
+from pals_core.data.split import Part, Parts, split_rows, window_count
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
 from pals_core.spec import DataSpec
@@ -32,28 +35,31 @@ class Batch:
     x_mark_enc: Tensor  # [B, L, F]
     x_dec: Tensor  # [B, label_len + H, C]
     x_mark_dec: Tensor  # [B, label_len + H, F]
-    target: Tensor  # [B, H, C]
+    target: Tensor  # [B, H, C], 0 where it is not known
+    known: Tensor | None = None  # [B, H, C], whether the target is known; None: all of it is
 
 
 @dataclass(frozen=True)
 class WindowSet:
-    """The windows of one part, in order; windows are cut from one tensor when asked for."""
+    """The windows of one part, in order, those of one series after another; cut from one tensor when asked for."""
 
-    values: Tensor  # [S, C], scaled
-    marks: Tensor  # [S, F]
-    rows: Part  # reach-back included
+    values: Tensor  # [N, C], scaled, the rows of one group after another
+    marks: Tensor  # [N, F]
+    known: Tensor | None  # [N, C], False where a value is missing; None: none is
+    starts: Tensor  # [windows], the row each window begins at
+    series: Tensor | None  # [windows], which of the pooled series each is of; None: windows are of all columns
+    pooled_series: int  # how many there are; 0 where windows are of all columns
     lengths: WindowLengths
     offsets: Tensor  # [1, L + H], 0, 1, 2 …
 
     def __len__(self) -> int:
-        return max(0, self.rows.rows - self.lengths.input_len - self.lengths.horizon + 1)
+        return len(self.starts)
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the windows `indices`, [B] whole numbers from 0 to len(self) − 1, in that order."""
         input_len = self.lengths.input_len
         seed_start = input_len - self.lengths.label_len
-        first = indices.to(self.values.device, torch.int64).unsqueeze(1) + self.rows.start
-        rows = first + self.offsets
+        rows = self.starts[indices.to(self.values.device, torch.int64)].unsqueeze(1) + self.offsets
         values, marks = self.values[rows], self.marks[rows]
         x_dec = values[:, seed_start:].clone()
         x_dec[:, self.lengths.label_len :] = 0
@@ -63,17 +69,38 @@ class WindowSet:
             x_dec=x_dec,
             x_mark_dec=marks[:, seed_start:],
             target=values[:, input_len:],
+            known=None if self.known is None else self.known[rows[:, input_len:]],
         )
+
+    @property
+    def counts_alike(self) -> bool:
+        """True when every column has as many targets in the windows as every other."""
+        return self.known is None and self.series is None
+
+    def by_column(self, of_windows: Tensor, indices: Tensor) -> Tensor:
+        """Add up what is known of the windows `indices`, [B, C], for each column, or for each pooled series."""
+        if self.series is None:
+            return of_windows.sum(dim=0)
+        sums = of_windows.new_zeros(self.pooled_series)
+        return sums.index_add(0, self.series[indices], of_windows.squeeze(1))
 
     def to(self, device: torch.device | str) -> WindowSet:
         """Return the same windows with their tensors on `device`."""
         return replace(
-            self, values=self.values.to(device), marks=self.marks.to(device), offsets=self.offsets.to(device)
+            self,
+            values=self.values.to(device),
+            marks=self.marks.to(device),
+            known=None if self.known is None else self.known.to(device),
+            starts=self.starts.to(device),
+            series=None if self.series is None else self.series.to(device),
+            offsets=self.offsets.to(device),
         )
 
-    def of(self, rows: Part) -> WindowSet:
-        """Return the windows of other rows of the same tensors."""
-        return replace(self, rows=rows)
+    def sharing(self, other: WindowSet) -> WindowSet:
+        """Return the same windows cut from the tensors of `other`."""
+        starts = self.starts.to(other.starts.device)
+        series = None if self.series is None else self.series.to(other.starts.device)
+        return replace(other, starts=starts, series=series)
 
 
 @dataclass(frozen=True)
@@ -83,59 +110,151 @@ class SplitWindows:
     train: WindowSet
     validation: WindowSet
     test: WindowSet
-    scaler: Scaler
+    scaler: Scaler  # of each of `columns`
+    known_future: Scaler  # [G, K]
     columns: tuple[str, ...]
     frequency: str
 
     def to(self, device: torch.device | str) -> SplitWindows:
         """Return the same windows with their shared tensors on `device`."""
         train = self.train.to(device)
-        return replace(self, train=train, validation=train.of(self.validation.rows), test=train.of(self.test.rows))
+        return replace(self, train=train, validation=self.validation.sharing(train), test=self.test.sharing(train))
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """The rows of one group that the split uses, in scaled units; NaN where a value is missing."""
+
+    values: npt.NDArray[np.float64]  # [rows, C]
+    known_future: npt.NDArray[np.float64]  # [rows, K]
+    times: pd.DatetimeIndex
+    parts: Parts
+    scaler: Scaler
+    future_scaler: Scaler
 
 
 def make_windows(
     table: Table, data: DataSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> SplitWindows:
-    """Split, fill, scale and window a table as `data` says; `data` is resolved.
+    """Group, resample, split, fill, scale and window a table as `data` says; `data` is resolved.
 
-    The scaling is learnt from the filled training part alone. Raises InvalidSpec for an unknown target, an unresolved
+    The scaling is learnt from the filled training part alone, of each pooled series from its own. Under the policy
+    `mask` windows of which no target is known are left out. Raises InvalidSpec for an unknown column, an unresolved
     spec or a part too short for one window, and InvalidTable for values that are missing, infinite or too large.
     """
-    if data.targets is not None:
-        table = table.select(data.targets)
     lengths = window_lengths(data)
-    parts = split_rows(len(table.times), data.split)
+    groups = grouped(table, data)
+    scaled = [_scaled(group, data, lengths) for group in groups]
+    values = np.concatenate([group.values for group in scaled])
+    marks = np.concatenate(_marks(scaled, groups[0].frequency))
+    known = ~np.isnan(values)
+    everything_known = bool(known.all())
+    first_rows = np.cumsum([0, *(len(group.values) for group in scaled)])
+
+    def tensor(array: npt.NDArray[np.float64]) -> Tensor:
+        return torch.tensor(array if everything_known else np.nan_to_num(array), dtype=dtype, device=device)
+
+    shared = WindowSet(
+        values=tensor(values),
+        marks=torch.tensor(np.nan_to_num(marks), dtype=dtype, device=device),
+        known=None if everything_known else torch.tensor(known, device=device),
+        starts=torch.empty(0, dtype=torch.int64, device=device),
+        series=None,
+        pooled_series=len(groups) if data.pooled else 0,
+        lengths=lengths,
+        offsets=torch.arange(lengths.input_len + lengths.horizon, device=device).unsqueeze(0),
+    )
+
+    def windows_of(name: str) -> WindowSet:
+        starts = [
+            first + _window_starts(getattr(group.parts, name), lengths)
+            for first, group in zip(first_rows, scaled, strict=False)
+        ]
+        if not everything_known:
+            starts = [of_group[_has_target(of_group, known, lengths)] for of_group in starts]
+            if not any(map(len, starts)):
+                message = f"no window of the {_PART_NAMES[name]} part has a target that is known"
+                raise InvalidTable(message, (Problem(message, pointer="/data/missing"),))
+        series = np.repeat(np.arange(len(starts)), [len(of_group) for of_group in starts])
+        return replace(
+            shared,
+            starts=torch.tensor(np.concatenate(starts), device=device),
+            series=torch.tensor(series, device=device) if data.pooled else None,
+        )
+
+    return SplitWindows(
+        train=windows_of("train"),
+        validation=windows_of("validation"),
+        test=windows_of("test"),
+        scaler=joined([group.scaler for group in scaled]),
+        known_future=Scaler(
+            np.stack([group.future_scaler.mean for group in scaled]),
+            np.stack([group.future_scaler.std for group in scaled]),
+        ),
+        columns=tuple(
+            name for group in groups for name in group.columns[: len(group.columns) - len(data.known_future)]
+        ),
+        frequency=groups[0].frequency,
+    )
+
+
+_PART_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+
+
+def _scaled(group: Table, data: DataSpec, lengths: WindowLengths) -> _Scaled:
+    targets = len(group.columns) - len(data.known_future)
+    whose = f" of series {group.columns[0]!r}" if data.pooled else ""
+    parts = split_rows(len(group.times), data.split)
     for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
         if not window_count(part, lengths.input_len, lengths.horizon):
             message = (
-                f"the {name} part has {part.rows} rows, too few for one window of input_len {lengths.input_len} "
-                f"and horizon {lengths.horizon}"
+                f"the {name} part{whose} has {part.rows} rows, too few for one window of input_len "
+                f"{lengths.input_len} and horizon {lengths.horizon}"
             )
             raise InvalidSpec(message, (Problem(message, pointer="/data/horizon"),))
-
     used = slice(0, parts.test.stop)
-    values = fill_missing(table.values[used], parts, data.missing, table.columns)
-    if not np.isfinite(values).all():
-        column = table.columns[int(np.flatnonzero(~np.isfinite(values).all(axis=0))[0])]
+    values = fill_missing(group.values[used], parts, data.missing, group.columns)
+    if np.isinf(values).any():
+        column = group.columns[int(np.flatnonzero(np.isinf(values).any(axis=0))[0])]
         message = f"column {column!r} holds an infinite value; replace it by a number"
         raise InvalidTable(message, (Problem(message, column=column),))
     scaler = Scaler.fit(values[parts.train.start : parts.train.stop])
-
-    scaled = torch.tensor(scaler.scale(values), dtype=dtype, device=device)
-    marks = torch.tensor(calendar_features(table.times[used], table.frequency), dtype=dtype, device=device)
-    offsets = torch.arange(lengths.input_len + lengths.horizon, device=device).unsqueeze(0)
-
-    def windows_of(part: Part) -> WindowSet:
-        return WindowSet(scaled, marks, part.reaching_back(lengths.input_len), lengths, offsets)
-
-    return SplitWindows(
-        train=windows_of(parts.train),
-        validation=windows_of(parts.validation),
-        test=windows_of(parts.test),
-        scaler=scaler,
-        columns=table.columns,
-        frequency=table.frequency,
+    scaled = scaler.scale(values)
+    return _Scaled(
+        values=scaled[:, :targets],
+        known_future=scaled[:, targets:],
+        times=group.times[used],
+        parts=parts,
+        scaler=Scaler(scaler.mean[:targets], scaler.std[:targets]),
+        future_scaler=Scaler(scaler.mean[targets:], scaler.std[targets:]),
     )
+
+
+def _marks(groups: Sequence[_Scaled], frequency: str) -> list[npt.NDArray[np.float64]]:
+    """Return calendar features and known-future columns, [rows, F], of each group; many share their times."""
+    calendars: dict[tuple[pd.Timestamp, int], npt.NDArray[np.float64]] = {}
+    marks = []
+    for group in groups:
+        key = (group.times[0], len(group.times))
+        if key not in calendars:
+            calendars[key] = calendar_features(group.times, frequency)
+        marks.append(np.hstack((calendars[key], group.known_future)))
+    return marks
+
+
+def _window_starts(part: Part, lengths: WindowLengths) -> npt.NDArray[np.int64]:
+    first = part.reaching_back(lengths.input_len).start
+    return first + np.arange(window_count(part, lengths.input_len, lengths.horizon))
+
+
+def _has_target(
+    starts: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], lengths: WindowLengths
+) -> npt.NDArray[np.bool_]:
+    """Return which of the windows have a known value in their horizon."""
+    rows_before = np.concatenate(([0], np.cumsum(known.any(axis=1))))
+    horizons = starts + lengths.input_len
+    has_target: npt.NDArray[np.bool_] = rows_before[horizons + lengths.horizon] > rows_before[horizons]
+    return has_target
 
 
 def inference_batch(
@@ -143,26 +262,32 @@ def inference_batch(
     times: pd.DatetimeIndex,
     frequency: str,
     lengths: WindowLengths,
+    known_future: npt.NDArray[np.float64] | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
-    """Return the one window, B = 1, whose horizon lies after the last known step.
+    """Return windows whose horizon lies after the last known step, all at the same times.
 
-    `values` are the last L rows, [L, C] in scaled units, and `times` their time steps. The target is NaN: nobody knows
-    it yet. Raises InvalidForecastInput when there are not L rows, or values are missing or infinite.
+    `values` are their last L rows, [B, L, C] in scaled units, `times` the time steps of these, and `known_future` the
+    known-future columns of these rows and of the horizon, [B, L + H, K] in scaled units. The target is NaN: nobody
+    knows it yet. Raises InvalidForecastInput when there are not L rows, or values are missing or infinite.
     """
-    if values.shape[0] != lengths.input_len or len(times) != lengths.input_len:
-        message = f"{lengths.input_len} rows of recent values are needed; {values.shape[0]} were given"
+    if values.shape[1] != lengths.input_len or len(times) != lengths.input_len:
+        message = f"{lengths.input_len} rows of recent values are needed; {values.shape[1]} were given"
         raise InvalidForecastInput(message, (Problem(message),))
     if not np.isfinite(values).all():
-        row, column = (int(position[0]) for position in np.nonzero(~np.isfinite(values)))
+        _, row, column = (int(position[0]) for position in np.nonzero(~np.isfinite(values)))
         message = f"recent value {row + 1} of column {column + 1} is missing or infinite"
         raise InvalidForecastInput(message, (Problem(message),))
-    known = torch.tensor(values, dtype=dtype, device=device).unsqueeze(0)
+    known = torch.tensor(values, dtype=dtype, device=device)
     seed_start = lengths.input_len - lengths.label_len
-    unknown = known.new_zeros(1, lengths.horizon, known.shape[2])
+    unknown = known.new_zeros(len(values), lengths.horizon, known.shape[2])
     all_times = pd.DatetimeIndex(times.append(future_times(times[-1], lengths.horizon, frequency)))
-    marks = torch.tensor(calendar_features(all_times, frequency), dtype=dtype, device=device).unsqueeze(0)
+    calendar = calendar_features(all_times, frequency)
+    features = np.broadcast_to(calendar, (len(values), *calendar.shape))
+    if known_future is not None:
+        features = np.concatenate((features, known_future), axis=2)
+    marks = torch.tensor(features, dtype=dtype, device=device)
     return Batch(
         x_enc=known,
         x_mark_enc=marks[:, : lengths.input_len],

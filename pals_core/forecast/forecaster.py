@@ -1,42 +1,46 @@
 """Forecasts from a checkpoint file.
 
-Shapes: L input steps, H horizon, C columns.
+Shapes: L input steps, H horizon, C columns, T time steps of a forecast: H where all series end together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pydantic import ValidationError
 
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.grid import future_times
 from pals_core.data.lengths import window_lengths
-from pals_core.data.missing import fill_missing
-from pals_core.data.raw import TIME_NAMES
-from pals_core.data.scaling import Scaler
-from pals_core.data.split import Part, Parts
-from pals_core.data.table import Table, read_table
+from pals_core.data.scaling import joined
+from pals_core.data.table import Table
 from pals_core.data.windows import inference_batch
-from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
-from pals_core.forecast.rows import ForecastRows
+from pals_core.errors import InvalidForecastInput, InvalidTable
+from pals_core.forecast.future import future_values, read_future
+from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, recent_values
+
+MAX_BATCH = 64
+# So many cells of an answer are at hand at once; series that end far apart make a wide and almost empty one.
+MAX_CELLS = 5_000_000
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Values in the data's units for the time steps after the last known one."""
+    """Values in the data's units for the time steps after the last known one of each column.
 
-    timestamps: pd.DatetimeIndex  # [H]
+    Columns of one window end together. Pooled series need not: then `timestamps` are all steps that one of them is
+    forecast at, and a value is NaN where that is not one of its own H steps.
+    """
+
+    timestamps: pd.DatetimeIndex  # [T]
     columns: tuple[str, ...]
-    values: npt.NDArray[np.float64]  # [H, C]
+    values: npt.NDArray[np.float64]  # [T, C]
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per time step, one column per series."""
@@ -48,62 +52,85 @@ class Forecaster:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.header: CheckpointHeader = checkpoint.header
-        self._series_end = checkpoint.series_end
+        self._series_ends = checkpoint.series_ends
         self._model = checkpoint.build()
         self._lengths = window_lengths(self.header.spec.data)
-        self._scaler = Scaler(np.array(self.header.scaler_mean), np.array(self.header.scaler_std))
 
-    def forecast(self, recent: Table | pd.DataFrame | None = None) -> Forecast:
+    def forecast(
+        self,
+        recent: Table | pd.DataFrame | None = None,
+        future: Table | pd.DataFrame | None = None,
+        *,
+        series: Sequence[str] | None = None,
+    ) -> Forecast:
         """Forecast the horizon after `recent`, or after the end of the series the model was trained on.
 
-        `recent` needs at least input_len time steps of the training's frequency and all its columns, in any order;
-        others are not read. Missing values are filled as in training. Raises InvalidForecastInput.
+        `recent` needs at least input_len time steps of the training's frequency and all its columns, the known-future
+        ones included, in any order; others are not read. Of a pooled model it needs one series or more, and `series`
+        says which to forecast: those of the training unless given. One that was not in the training is scaled by the
+        mean and standard deviation of all its values in `recent`. Missing values are treated as in training. Data of
+        the frequency the training resampled from are resampled likewise; the forecast then begins after the last whole
+        step. `future` holds the known-future columns at the H steps of the horizon, or more. Raises
+        InvalidForecastInput.
         """
-        table = self._series_end if recent is None else self._usable(recent)
-        try:
-            times = future_times(table.times[-1], self._lengths.horizon, self.header.frequency)
-        except (ValueError, OverflowError) as error:
-            raise _invalid("the horizon ends beyond the last date there is") from error
-        scaled = self._scaler.scale(table.values)
-        batch = inference_batch(scaled, table.times, self.header.frequency, self._lengths)
-        with torch.inference_mode():
-            output = self._model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
-        values = self._scaler.unscale(output[0].double().numpy())
-        if not np.isfinite(values).all():
-            raise _invalid("the forecast is not finite; the recent values are too far from those of the training")
-        return Forecast(times, self.header.columns, values)
+        data = self.header.spec.data
+        if recent is None:
+            groups = ends_of_training(self.header, self._series_ends, series)
+        else:
+            groups = recent_values(self.header, self._table(recent), series)
+        if future is not None and not data.known_future:
+            raise invalid_input("the model has no known-future columns; leave future out")
+        ahead = None if future is None else read_future(future, data.known_future)
 
-    def _usable(self, recent: Table | pd.DataFrame) -> Table:
-        """Return the last input_len steps of the model's columns, filled."""
+        ending_together: dict[pd.Timestamp, list[Recent]] = {}
+        for group in groups:
+            ending_together.setdefault(group.end.times[-1], []).append(group)
+        forecasts = []
+        for last, of_end in ending_together.items():
+            try:
+                horizon = future_times(last, self._lengths.horizon, self.header.frequency)
+            except (ValueError, OverflowError) as error:
+                raise invalid_input("the horizon ends beyond the last date there is") from error
+            known_future = [future_values(ahead, group, horizon, data, self.header.resampled_from) for group in of_end]
+            columns = tuple(name for group in of_end for name in group.targets)
+            forecasts.append(Forecast(horizon, columns, self._values(of_end, known_future)))
+        return _in_order(forecasts, tuple(name for group in groups for name in group.targets))
+
+    def _values(
+        self, groups: Sequence[Recent], known_future: Sequence[npt.NDArray[np.float64]]
+    ) -> npt.NDArray[np.float64]:
+        """Return the forecasts, [H, C], of groups that end together."""
+        values, marks = [], []
+        for group, ahead in zip(groups, known_future, strict=True):
+            targets = len(group.targets)
+            beside = np.concatenate((group.end.values[:, targets:], ahead))
+            values.append(_zero_where_missing(group.scaler.scale(group.end.values[:, :targets])))
+            marks.append(_zero_where_missing(group.known_future.scale(beside)))
+        times, outputs = groups[0].end.times, []
+        for first in range(0, len(groups), MAX_BATCH):
+            chunk = slice(first, first + MAX_BATCH)
+            batch = inference_batch(
+                np.stack(values[chunk]), times, self.header.frequency, self._lengths, np.stack(marks[chunk])
+            )
+            with torch.inference_mode():
+                output = self._model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
+            outputs.append(output.double().numpy())
+        by_column = np.concatenate(outputs).transpose(1, 0, 2).reshape(self._lengths.horizon, -1)
+        forecast = joined([group.scaler for group in groups]).unscale(by_column)
+        if not np.isfinite(forecast).all():
+            raise invalid_input("the forecast is not finite; the recent values are too far from those of the training")
+        return forecast
+
+    def _table(self, recent: Table | pd.DataFrame) -> Table:
+        if isinstance(recent, Table):
+            return recent
         needed = self._lengths.input_len
+        if len(recent) < needed:
+            raise invalid_input(f"{needed} rows of recent values are needed; {len(recent)} were given")
         try:
-            if isinstance(recent, pd.DataFrame):
-                if len(recent) < needed:
-                    raise _invalid(f"{needed} rows of recent values are needed; {len(recent)} were given")
-                recent = Table.from_frame(recent)
-            if missing := [name for name in self.header.columns if name not in recent.columns]:
-                raise _invalid(
-                    f"the column {missing[0]!r} is missing; the model needs {', '.join(self.header.columns)}"
-                )
-            table = recent.select(self.header.columns)
-            steps = len(table.times)
-            if steps < needed:
-                raise _invalid(f"{needed} time steps of recent values are needed; {steps} were given")
-            self._require_frequency(table)
-            nothing = Part(0, 0)
-            parts = Parts(nothing, nothing, Part(0, steps))
-            values = fill_missing(table.values, parts, self.header.spec.data.missing, table.columns)
+            return Table.from_frame(recent)
         except InvalidTable as error:
             raise InvalidForecastInput(error.message, error.problems) from error
-        return Table(table.times[-needed:], values[-needed:], table.columns, table.frequency)
-
-    def _require_frequency(self, table: Table) -> None:
-        # A few rows can look like another frequency (business days of one week like days), so the grid decides.
-        expected = pd.date_range(table.times[0], periods=len(table.times), freq=self.header.frequency)
-        if not (expected.as_unit("us") == table.times.as_unit("us")).all():
-            raise _invalid(
-                f"the recent values are {table.frequency} steps; the model was trained on {self.header.frequency}"
-            )
 
 
 def load_forecaster(path: str | Path) -> Forecaster:
@@ -111,47 +138,25 @@ def load_forecaster(path: str | Path) -> Forecaster:
     return Forecaster(read_checkpoint(Path(path)))
 
 
-def forecast_json(path: str, rows: Mapping[str, Any] | None, table: Path | None = None) -> dict[str, Any]:
-    """Forecast with plain data in and out, for a child process.
-
-    `rows` is None or `{"timestamps": […], "values": {column: […]}}`; `table` is a file whose end is taken instead. The
-    answer is `{"columns": […], "timestamps": […], "values": {column: […]}}`. Raises InvalidCheckpoint and
-    InvalidForecastInput.
-    """
-    forecaster = load_forecaster(path)
-    recent = None if rows is None else _frame(rows)
-    forecast = forecaster.forecast(recent if table is None else _read(table, forecaster.header.columns))
-    return {
-        "columns": list(forecast.columns),
-        "timestamps": [time.isoformat() for time in forecast.timestamps],
-        "values": {name: forecast.values[:, position].tolist() for position, name in enumerate(forecast.columns)},
-    }
+def _zero_where_missing(scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Only the policy that masks has let missing values through to here."""
+    return np.where(np.isnan(scaled), 0.0, scaled)
 
 
-def _read(table: Path, columns: Sequence[str]) -> Table:
-    try:
-        return read_table(table, columns)
-    except (InvalidSpec, InvalidTable) as error:
-        problems = tuple(Problem(item.message, row=item.row, column=item.column) for item in error.problems)
-        raise InvalidForecastInput(error.message, problems) from error
-
-
-def _frame(rows: Mapping[str, Any]) -> pd.DataFrame:
-    try:
-        given = ForecastRows.model_validate(rows)
-    except ValidationError as error:
-        problems = tuple(
-            Problem(detail["msg"], pointer="".join(f"/{part}" for part in detail["loc"])) for detail in error.errors()
+def _in_order(forecasts: Sequence[Forecast], columns: tuple[str, ...]) -> Forecast:
+    """Join the forecasts of series that end at different times, with `columns` in this order."""
+    if len(forecasts) == 1 and forecasts[0].columns == columns:
+        return forecasts[0]
+    times = forecasts[0].timestamps
+    for forecast in forecasts[1:]:
+        times = pd.DatetimeIndex(times.union(forecast.timestamps))
+    if len(times) * len(columns) > MAX_CELLS:
+        raise invalid_input(
+            f"{len(columns)} series that end at {len(forecasts)} different times are too many for one forecast; ask "
+            "for some of them with series"
         )
-        raise InvalidForecastInput(f"{problems[0].pointer}: {problems[0].message}", problems) from error
-    for name, values in given.values.items():
-        if len(values) != len(given.timestamps):
-            message = f"column {name!r} has {len(values)} values for {len(given.timestamps)} timestamps"
-            raise InvalidForecastInput(message, (Problem(message, pointer=f"/values/{name}", column=name),))
-    time = next((name for name in TIME_NAMES if name not in given.values), TIME_NAMES[0])
-    columns = {name: np.array(values, dtype=np.float64) for name, values in given.values.items()}
-    return pd.DataFrame({time: list(given.timestamps)} | columns)
-
-
-def _invalid(message: str) -> InvalidForecastInput:
-    return InvalidForecastInput(message, (Problem(message),))
+    values = np.full((len(times), len(columns)), np.nan)
+    for forecast in forecasts:
+        places = np.array([columns.index(name) for name in forecast.columns])
+        values[times.get_indexer(forecast.timestamps)[:, None], places] = forecast.values
+    return Forecast(times, columns, values)

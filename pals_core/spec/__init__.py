@@ -5,8 +5,11 @@ default, its range and a sentence. A field whose default depends on the data is 
 filled by `pals_core.feasibility.resolve`.
 """
 
+from pals_core.spec.data import Aggregation as Aggregation
 from pals_core.spec.data import DataSpec as DataSpec
 from pals_core.spec.data import MissingPolicy as MissingPolicy
+from pals_core.spec.data import Resample as Resample
+from pals_core.spec.data import SeriesMode as SeriesMode
 from pals_core.spec.data import Split as Split
 from pals_core.spec.frozen import FrozenSpec as FrozenSpec
 from pals_core.spec.methods import METHOD_SPECS as METHOD_SPECS

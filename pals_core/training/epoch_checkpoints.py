@@ -15,10 +15,11 @@ from pals_core.checkpoint.file import Checkpoint, dtype_name, read_checkpoint, s
 from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, Metrics
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.frequency import calendar_feature_names
+from pals_core.data.groups import grouped
 from pals_core.data.lengths import window_lengths
 from pals_core.data.missing import fill_missing
 from pals_core.data.scaling import Scaler
-from pals_core.data.split import Part, Parts, split_rows
+from pals_core.data.split import Part, split_rows
 from pals_core.data.table import Table
 from pals_core.flops import FlopCount
 from pals_core.sparsity.masks import MaskSet
@@ -31,9 +32,11 @@ class EpochCheckpoints:
 
     folder: Path
     spec: Spec
-    scaler: Scaler
-    series_end: Table
+    scaler: Scaler  # of each column
+    known_future: Scaler  # of each group's known-future columns
+    series_ends: tuple[Table, ...]  # of each group
     dataset_sha256: str | None
+    resampled_from: str | None
     flops: FlopCount
 
     def __post_init__(self) -> None:
@@ -44,13 +47,17 @@ class EpochCheckpoints:
 
     def save(self, model: nn.Module, masks: MaskSet, *, epoch: int, step: int, validation_loss: float) -> Path:
         """Write the network as it is; returns the file."""
+        known_future, frequency = self.spec.data.known_future, self.series_ends[0].frequency
         header = CheckpointHeader(
             spec=self.spec,
-            columns=self.series_end.columns,
-            frequency=self.series_end.frequency,
-            calendar_features=calendar_feature_names(self.series_end.frequency),
+            columns=tuple(name for end in self.series_ends for name in end.columns if name not in known_future),
+            frequency=frequency,
+            resampled_from=self.resampled_from,
+            calendar_features=calendar_feature_names(frequency),
             scaler_mean=tuple(self.scaler.mean.tolist()),
             scaler_std=tuple(self.scaler.std.tolist()),
+            known_future_mean=tuple(map(tuple, self.known_future.mean.tolist())) if known_future else (),
+            known_future_std=tuple(map(tuple, self.known_future.std.tolist())) if known_future else (),
             epoch=epoch,
             step=step,
             validation_loss=validation_loss,
@@ -65,7 +72,7 @@ class EpochCheckpoints:
             },
         )
         weights = {name: tensor.detach().cpu() for name, tensor in stored_tensors(model).items()}
-        checkpoint = Checkpoint(header, weights, {name: masks[name].cpu() for name in masks}, self.series_end)
+        checkpoint = Checkpoint(header, weights, {name: masks[name].cpu() for name in masks}, self.series_ends)
         write_checkpoint(self.path(epoch), checkpoint)
         self._written.add(epoch)
         return self.path(epoch)
@@ -104,13 +111,14 @@ class EpochCheckpoints:
         self._written.intersection_update(epochs)
 
 
-def series_end(table: Table, data: DataSpec) -> Table:
-    """Return the last input_len steps of the targets, filled as the test part is, in the data's units."""
-    if data.targets is not None:
-        table = table.select(data.targets)
-    steps = len(table.times)
-    nothing = Part(0, 0)
-    after_validation = Part(split_rows(steps, data.split).test.start, steps)
-    values = fill_missing(table.values, Parts(nothing, nothing, after_validation), data.missing, table.columns)
-    tail = slice(steps - window_lengths(data).input_len, steps)
-    return Table(table.times[tail], values[tail], table.columns, table.frequency)
+def series_ends(table: Table, data: DataSpec) -> tuple[Table, ...]:
+    """Return the last input_len steps of each group of columns, filled as in training, in the data's units."""
+    return tuple(_end(group, data) for group in grouped(table, data))
+
+
+def _end(group: Table, data: DataSpec) -> Table:
+    steps, needed = len(group.times), window_lengths(data).input_len
+    parts = split_rows(steps, data.split)
+    to_the_end = replace(parts, test=Part(parts.test.start, steps))
+    values = fill_missing(group.values, to_the_end, data.missing, group.columns)
+    return Table(group.times[-needed:], values[-needed:], group.columns, group.frequency)

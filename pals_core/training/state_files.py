@@ -48,7 +48,7 @@ class StateHeader(HeaderPart):
 
     format_version: Literal[1] = 1
     spec: Spec
-    table_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the targets' times and values.")
+    table_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the times and values that are read.")
     surroundings: Surroundings
     plain: dict[str, JsonValue]
 
@@ -137,8 +137,9 @@ class StateFiles:
 
 
 def table_sha256(table: Table) -> str:
-    """Return a digest of a table's times, values, columns and frequency."""
-    digest = hashlib.sha256(json.dumps([table.frequency, *table.columns]).encode())
+    """Return a digest of a table's times, values, columns, their ranges and frequency."""
+    spans = [[span.start, span.stop] for span in table.spans]
+    digest = hashlib.sha256(json.dumps([table.frequency, spans, *table.columns]).encode())
     digest.update(table.times.as_unit("us").asi8.tobytes())
     digest.update(np.ascontiguousarray(table.values).tobytes())
     return digest.hexdigest()

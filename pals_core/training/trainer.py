@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pals_core.checkpoint.header import CheckpointHeader, Metrics
-from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, Problem
@@ -21,7 +19,7 @@ from pals_core.sparsity.registry import build_method
 from pals_core.spec import DeviceChoice, PalsMethodSpec, Spec
 from pals_core.training.batch_order import BatchOrder
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
-from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_end
+from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_ends
 from pals_core.training.evaluation import all_windows, evaluate, spread_windows
 from pals_core.training.events import (
     CheckpointSaved,
@@ -36,6 +34,7 @@ from pals_core.training.events import (
 )
 from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
 from pals_core.training.learning_rate import learning_rate_at
+from pals_core.training.loss import training_loss
 from pals_core.training.optimization import clip_gradients, make_optimizer
 from pals_core.training.progress import LossBuffer, require_finite
 from pals_core.training.selection import BestEpoch, EarlyStopping, goal_of
@@ -92,6 +91,9 @@ class Trainer:
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
         recipe = self.spec.training
+        if self.spec.data.series is None:
+            message = "series is not set; resolve the spec against its table first"
+            raise InvalidSpec(message, (Problem(message, pointer="/data/series"),))
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         torch.manual_seed(recipe.seed)
@@ -102,8 +104,8 @@ class Trainer:
             message = f"batch_size {recipe.batch_size} exceeds the {len(windows.train)} training windows"
             raise InvalidSpec(message, (Problem(message, pointer="/training/batch_size"),))
         total_steps = recipe.epochs * steps_per_epoch
-        features = len(calendar_feature_names(windows.frequency))
-        model = build_forecaster(self.spec, len(windows.columns), features).to(device)
+        columns, features = windows.train.values.shape[1], windows.train.marks.shape[1]
+        model = build_forecaster(self.spec, columns, features).to(device)
         masks = MaskSet(model.named_parameters())
         arithmetic = choose_arithmetic(self.spec, device)
         forward = ForwardPass(model, device, arithmetic)
@@ -127,8 +129,10 @@ class Trainer:
             self.output_dir,
             self.spec,
             windows.scaler,
-            series_end(self.table, self.spec.data),
+            windows.known_future,
+            series_ends(self.table, self.spec.data),
             self.dataset_sha256,
+            self.table.frequency if self.spec.data.resample else None,
             flops,
         )
         states = StateFiles(self.output_dir, self.spec, self._table_sha256(), self.state_interval_seconds)
@@ -170,7 +174,7 @@ class Trainer:
                     group["lr"] = learning_rate
                 batch = windows.train.batch(indices)
                 optimizer.zero_grad(set_to_none=True)
-                loss = nn.functional.mse_loss(forward(batch), batch.target)
+                loss = training_loss(forward(batch), batch)
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.add(state.step, loss)
                 state.density_sum += 1 - masks.sparsity
@@ -252,8 +256,8 @@ class Trainer:
         yield Finished(result=result, stopped_early=state.step < total_steps)
 
     def _table_sha256(self) -> str:
-        targets = self.spec.data.targets
-        return table_sha256(self.table if targets is None else self.table.select(targets))
+        data = self.spec.data
+        return table_sha256(self.table if data.targets is None else self.table.select(data.targets, data.known_future))
 
 
 def _mask_update(decision: Decision, change: MaskChange, epoch: int) -> MaskUpdate:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from pals_core.data.table import Table
 from pals_core.forecast.forecaster import load_forecaster
+from pals_core.training.train import train
 from tests.api.conftest import Problem, Server, csv_of, serving
 
 
@@ -78,12 +80,76 @@ def test_input_that_does_not_fit_is_refused(server: Server, url: str, series: Ta
         ({"timestamps": ["20\0"], "values": {"calm": [1.0]}}, "/timestamps/0"),
         ({"timestamps": ["2026"], "values": {"a/b": [[]]}}, "/values/a~1b/0"),
         ({"dataset": "ds_0"}, "/dataset"),
+        ({"future": {"timestamps": ["2026-01-01"]}}, "/future/values"),
+        ({"future": {"timestamps": ["2026-01-01"], "values": {"sun": [1.0, 2.0]}}}, "/future"),
+        ({"future": {"timestamps": ["2026-01-01"], "values": {"sun": ["x"]}}}, "/future/values/sun/0"),
+        ({"future": []}, "/future"),
+        ({"series": []}, "/series"),
+        ({"series": "calm"}, "/series"),
         ([], ""),
     ],
 )
 def test_a_body_that_is_none_is_pointed_at(server: Server, url: str, problem: Problem, body: Any, pointer: str) -> None:
     errors = problem(server.http.post(url, json=body), 422, "invalid_request")["errors"]
     assert pointer in [error["pointer"] for error in errors]
+
+
+def checkpoint_of(server: Server, table: Table, folder: Path, **data: Any) -> str:
+    """The URL of the forecasts of a checkpoint that is trained here and stored as a job's."""
+    model = {"name": "nstransformer", "d_model": 8, "d_ff": 8, "heads": 2, "encoder_layers": 1}
+    spec = {
+        "data": {"input_len": 12, "horizon": 4, **data},
+        "model": model,
+        "method": "dense",
+        "training": {"epochs": 1, "device": "cpu"},
+    }
+    trained = train(spec, table, folder)
+    lease = server.claim(server.queue()["id"])
+    checkpoint_id = server.checkpoint(lease, 1, trained.path)
+    server.end(lease)
+    return f"/v1/checkpoints/{checkpoint_id}/forecasts"
+
+
+def test_a_known_future_is_given_with_the_request(
+    server: Server, series: Table, tmp_path: Path, problem: Problem
+) -> None:
+    url = checkpoint_of(server, series, tmp_path, known_future=["noise"])
+    lacking = problem(server.http.post(url), 422, "invalid_forecast_input")
+    assert "noise" in lacking["detail"]
+    assert str(series.times[-1].date() + timedelta(days=1)) in lacking["detail"]
+    times = [str(series.times[-1].date() + timedelta(days=day)) for day in (1, 2, 3, 4)]
+    future = {"timestamps": times, "values": {"noise": [0.5, 0.0, -0.5, 1.0]}}
+    ahead = server.http.post(url, json={"future": future})
+    assert ahead.status_code == 200, ahead.text
+    assert ahead.json()["columns"] == ["calm", "rising"]
+    assert [time[:10] for time in ahead.json()["timestamps"]] == times
+    for place, day in ((1, "2021-11-17"), (3, "2021-11-19")):
+        gap = {**future, "values": {"noise": [None if at == place else 0.5 for at in range(4)]}}
+        detail = problem(server.http.post(url, json={"future": gap}), 422, "invalid_forecast_input")["detail"]
+        assert f"'noise' is missing at time step {place + 1} of 4, {day}" in detail
+    given = server.http.post(url, json=rows_of(series, 260, 12) | {"future": future})
+    assert given.json()["values"]["calm"] == pytest.approx(ahead.json()["values"]["calm"])
+
+
+def test_pooled_series_are_forecast_as_asked_for(
+    server: Server, series: Table, tmp_path: Path, problem: Problem
+) -> None:
+    url = checkpoint_of(server, series, tmp_path, series="pooled", targets=["calm", "noise"])
+    assert server.http.post(url).json()["columns"] == ["calm", "noise"]
+    assert server.http.post(url, json={"series": ["noise"]}).json()["columns"] == ["noise"]
+    rows = rows_of(series, 100, 20)
+    assert server.http.post(url, json=rows).json()["columns"] == ["calm", "noise"]
+    assert server.http.post(url, json=rows | {"series": ["rising"]}).json()["columns"] == ["rising"]
+    rising = {**rows, "values": {"rising": rows["values"]["rising"]}}
+    refused = problem(server.http.post(url, json=rising), 422, "invalid_forecast_input")
+    assert "none of the series was in the training" in refused["detail"]
+    # A dataset whose series end apart.
+    ragged = [f"calm,2024-01-{day:02},{day % 4}" for day in range(1, 21)]
+    ragged += [f"noise,2024-01-{day:02},{day % 3}" for day in range(5, 31)]
+    dataset = server.upload("\n".join(["unique_id,ds,y", *ragged]).encode())
+    answer = server.http.post(url, json={"dataset_id": dataset["id"]}).json()
+    assert [value is None for value in answer["values"]["calm"]] == [False] * 4 + [True] * 4
+    assert [value is None for value in answer["values"]["noise"]] == [True] * 4 + [False] * 4
 
 
 def test_nan_is_no_value(server: Server, url: str, problem: Problem) -> None:

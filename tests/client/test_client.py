@@ -246,6 +246,13 @@ def test_a_checkpoint_forecasts_in_the_units_of_the_data(
     again = client.forecast(checkpoint["id"], dataset_id=client.job(job_id)["dataset_id"])
     assert again["values"] == after_training["values"]
 
+    with pytest.raises(ApiError) as refused:
+        client.forecast(checkpoint["id"], future={"timestamps": ["2020-07-19"], "values": {"sun": [1.0]}})
+    assert "no known-future columns" in str(refused.value)
+    with pytest.raises(ApiError) as refused:
+        client.forecast(checkpoint["id"], series=["load"])
+    assert "pooled" in str(refused.value)
+
     longer = daily_csv(230).decode().splitlines()[-20:]
     rows = [line.split(",") for line in longer]
     given = client.forecast(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pals_core.data.profile import Finding, FindingCode, Layout, Severity, TableProfile
+from pals_core.data.profile import Finding, FindingCode, Layout, Severity, Span, TableProfile
 from pals_core.feasibility import check, plan, resolve
 from pals_core.spec import PalsMethodSpec, Spec, UpdatingMethodSpec
 
@@ -73,7 +74,8 @@ def test_the_update_interval_is_at_most_a_quarter_of_an_epoch(steps: int, interv
 
 def test_what_is_given_stays() -> None:
     given_spec = spec(
-        data={"targets": ["b"], "input_len": 20, "label_len": 0}, method={"name": "pals", "update_interval": 7}
+        data={"targets": ["b"], "series": "joint", "input_len": 20, "label_len": 0},
+        method={"name": "pals", "update_interval": 7},
     )
     assert resolve(given_spec, profile()) == given_spec
 
@@ -140,6 +142,144 @@ def test_a_missing_policy_cures_gaps_and_nothing_else(policy: str) -> None:
     assert check(spec(data={"missing": policy}), gaps) == ()
     doubled = profile(966, "W-TUE", ("a",), finding(FindingCode.DUPLICATE_TIME))
     assert [problem.pointer for problem in check(spec(data={"missing": policy}), doubled)] == [None]
+
+
+# --- known-future columns ---------------------------------------------------------------------------
+
+
+def test_targets_are_all_columns_but_the_known_future_ones() -> None:
+    asked = spec(data={"known_future": ["b"]})
+    assert resolve(asked, profile()).data.targets == ("a", "OT")
+    assert check(asked, profile()) == ()
+    (problem,) = check(spec(data={"known_future": ["a", "b", "OT"]}), profile())
+    assert problem.pointer == "/data/known_future"
+    assert "nothing to forecast" in problem.message
+
+
+@pytest.mark.parametrize("model", ["dlinear", "nlinear", "patchtst", "itransformer"])
+def test_a_known_future_is_refused_by_what_does_not_read_it(model: str) -> None:
+    (problem,) = check(spec(data={"known_future": ["b"]}, model=model), profile())
+    assert problem.pointer == "/data/known_future"
+    assert model in problem.message
+    assert "nstransformer" in problem.message
+
+
+@pytest.mark.parametrize("model", ["transformer", "nstransformer", "informer", "autoformer", "fedformer"])
+def test_a_known_future_is_taken_by_what_reads_it(model: str) -> None:
+    assert check(spec(data={"known_future": ["b"]}, model=model), profile()) == ()
+
+
+def test_unknown_and_faulty_known_future_columns_are_pointed_at() -> None:
+    (problem,) = check(spec(data={"known_future": ["a", "ot"]}), profile())
+    assert problem.pointer == "/data/known_future/1"
+    assert "'OT'" in problem.message
+    table = profile(966, "W-TUE", ("a", "b"), finding(FindingCode.NON_NUMERIC_CELL, "b"))
+    (problem,) = check(spec(data={"known_future": ["b"]}), table)
+    assert problem.pointer == "/data/known_future"
+
+
+# --- pooled series ----------------------------------------------------------------------------------
+
+
+def long_profile(*ranges: tuple[int, int]) -> TableProfile:
+    """Daily series s0, s1 … from one day of 2020 to another, the last included."""
+    first = datetime(2020, 1, 1)
+    spans = tuple(
+        Span(start=first + timedelta(days=start), end=first + timedelta(days=end), steps=end - start + 1)
+        for start, end in ranges
+    )
+    steps = max(end for _, end in ranges) + 1
+    return profile(steps, "D", tuple(f"s{place}" for place in range(len(ranges)))).model_copy(
+        update={"layout": Layout.LONG, "spans": spans}
+    )
+
+
+SHORT: dict[str, Any] = {"input_len": 20, "label_len": 10}
+
+
+def test_a_long_table_is_pooled_and_a_wide_one_joint_unless_asked_otherwise() -> None:
+    table = long_profile((0, 299), (0, 299))
+    assert resolve(spec(), table).data.series == "pooled"
+    assert resolve(spec(), profile()).data.series == "joint"
+    assert resolve(spec(data={"series": "joint"}), table).data.series == "joint"
+    assert resolve(spec(data={"series": "pooled"}), profile()).data.series == "pooled"
+
+
+def test_pooled_windows_are_counted_for_each_series_by_itself() -> None:
+    table = long_profile((0, 299), (50, 249), (150, 299))
+    planned = plan(spec(5, data=SHORT), table)
+    alone = [plan(spec(5, data=SHORT), long_profile(span)) for span in ((0, 299), (50, 249), (150, 299))]
+    for part in ("train", "validation", "test"):
+        assert getattr(planned.windows, part) == sum(getattr(one.windows, part) for one in alone)
+    assert planned.steps_per_epoch == planned.windows.train // 32
+    wide = plan(spec(5, data=SHORT | {"series": "pooled"}), profile())
+    assert wide.windows.train == 3 * plan(spec(5, data=SHORT), profile()).windows.train
+
+
+def test_each_series_without_room_is_named() -> None:
+    table = long_profile((0, 299), (280, 299), (0, 299), (200, 299))
+    problems = check(spec(15, data=SHORT), table)
+    assert [(problem.pointer, problem.column) for problem in problems] == [
+        ("/data/input_len", "s1"),
+        ("/data/horizon", "s3"),
+    ]
+    assert all("leave the series out of the targets" in problem.message for problem in problems)
+    assert check(spec(15, data=SHORT | {"targets": ["s0", "s2"]}), table) == ()
+
+
+def test_unequal_ranges_matter_to_joint_series_alone() -> None:
+    table = long_profile((0, 299), (50, 249), (0, 299))
+    assert check(spec(5, data=SHORT), table) == ()
+    (problem,) = check(spec(5, data=SHORT | {"series": "joint"}), table)
+    assert (problem.pointer, problem.column) == ("/data/series", "s1")
+    assert "'s0'" in problem.message
+    assert check(spec(5, data=SHORT | {"series": "joint", "targets": ["s2", "s0"]}), table) == ()
+    assert check(spec(5, data=SHORT | {"series": "joint", "targets": ["s1"]}), table) == ()
+
+
+def test_a_known_future_series_reaches_over_those_it_is_for() -> None:
+    table = long_profile((0, 299), (50, 249), (50, 299))
+    asked = spec(5, data=SHORT | {"known_future": ["s2"]})
+    (problem,) = check(asked, table)
+    assert (problem.pointer, problem.column) == ("/data/known_future/0", "s2")
+    assert "'s0'" in problem.message
+    assert check(spec(5, data=SHORT | {"targets": ["s1"], "known_future": ["s2"]}), table) == ()
+
+
+def test_thousands_of_series_are_checked_at_once() -> None:
+    table = long_profile(*[(number % 50, 299) for number in range(2000)])
+    assert check(spec(5, data=SHORT), table) == ()
+
+
+# --- resampling -------------------------------------------------------------------------------------
+
+
+def test_steps_and_defaults_follow_the_slower_frequency() -> None:
+    table = profile(17_420, "h").model_copy(
+        update={"start": datetime(2016, 7, 1), "end": datetime(2018, 6, 26, 19), "spans": ()}
+    )
+    asked = spec(3, data={"resample": "W"}, training={"batch_size": 8})
+    data = resolve(asked, table).data
+    assert data.resample is not None
+    assert (data.resample.frequency, data.resample.aggregation) == ("W-SUN", "mean")
+    assert data.input_len == 36
+    # The first of July is a Friday, the last day a Tuesday: 103 whole weeks between.
+    assert plan(asked, table).windows.train == int(103 * 0.7) - 36 - 3 + 1
+    assert check(asked, table) == ()
+    assert resolve(resolve(asked, table), table) == resolve(asked, table)
+
+
+def test_pooled_series_are_resampled_over_their_own_ranges() -> None:
+    table = long_profile((0, 699), (3, 602))
+    planned = plan(spec(2, data={"resample": "W", "input_len": 4}), table)
+    alone = [plan(spec(2, data={"resample": "W", "input_len": 4}), long_profile(span)) for span in ((0, 699), (3, 602))]
+    assert planned.windows.train == sum(one.windows.train for one in alone)
+
+
+@pytest.mark.parametrize("frequency", ["D", "h", "W-TUE", "fortnight", "10D"])
+def test_a_frequency_that_is_not_slower_is_the_one_problem(frequency: str) -> None:
+    (problem,) = check(spec(data={"resample": frequency}), profile())
+    assert problem.pointer == "/data/resample/frequency"
 
 
 # --- plan -----------------------------------------------------------------------------------------

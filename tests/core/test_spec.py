@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pals_core.spec import METHOD_SPECS, MODEL_SPECS, Spec
+from pals_core.spec import METHOD_SPECS, MODEL_SPECS, DataSpec, Spec
 
 
 def spec(**fields: Any) -> Spec:
@@ -25,10 +25,22 @@ def test_bare_names_stand_for_their_defaults() -> None:
     assert short == spec(model={"name": "dlinear"}, method={"name": "dense"})
 
 
+def test_a_bare_frequency_is_short_for_its_mean() -> None:
+    data = DataSpec.model_validate({"horizon": 24, "resample": "D"})
+    assert data == DataSpec.model_validate({"horizon": 24, "resample": {"frequency": "D", "aggregation": "mean"}})
+
+
 def test_a_spec_survives_json() -> None:
     one = spec(
         model={"name": "transformer", "heads": 4},
-        data={"horizon": 3, "targets": ["a"], "split": {"train": 0.6, "validation": 0.2}},
+        data={
+            "horizon": 3,
+            "targets": ["a"],
+            "known_future": ["b"],
+            "series": "pooled",
+            "resample": {"frequency": "W-SUN", "aggregation": "last"},
+            "split": {"train": 0.6, "validation": 0.2},
+        },
     )
     assert Spec.model_validate_json(one.model_dump_json()) == one
 
@@ -41,6 +53,12 @@ def test_a_spec_survives_json() -> None:
         {"data": {"horizon": 24, "colour": "red"}},
         {"data": {"horizon": 24, "targets": []}},
         {"data": {"horizon": 24, "targets": ["a", "a"]}},
+        {"data": {"horizon": 24, "known_future": ["a", "a"]}},
+        {"data": {"horizon": 24, "targets": ["a", "b"], "known_future": ["b"]}},
+        {"data": {"horizon": 24, "series": "apart"}},
+        {"data": {"horizon": 24, "resample": ""}},
+        {"data": {"horizon": 24, "resample": {"aggregation": "sum"}}},
+        {"data": {"horizon": 24, "resample": {"frequency": "D", "aggregation": "median"}}},
         {"data": {"horizon": 24, "input_len": 10, "label_len": 11}},
         {"data": {"horizon": 24, "split": {"train": 0.7, "validation": 0.1, "test": 0.1}}},
         {"data": {"horizon": 24, "split": {"train": 100, "validation": 0.1, "test": 10}}},

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pals_core.checkpoint.container import MAX_HEADER_BYTES, header_text, read_header
+from pals_core.checkpoint.container import MAX_HEADER_BYTES, read_header
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint, write_checkpoint
-from pals_core.checkpoint.tensor_file import digest_of
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.training.trainer import Trainer
+from tests.core.checkpoint.forgery import Change, add, drop, forge, set_field, set_tensor, with_value
 
 
 def same(one: Checkpoint, other: Checkpoint) -> bool:
@@ -29,8 +27,11 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
         one.header == other.header
         and all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights | other.weights)
         and all(torch.equal(one.masks[name], other.masks[name]) for name in one.masks | other.masks)
-        and np.array_equal(one.series_end.values, other.series_end.values)
-        and one.series_end.times.equals(other.series_end.times)
+        and len(one.series_ends) == len(other.series_ends)
+        and all(
+            np.array_equal(mine.values, yours.values) and mine.times.equals(yours.times)
+            for mine, yours in zip(one.series_ends, other.series_ends, strict=True)
+        )
     )
 
 
@@ -60,8 +61,9 @@ def test_the_network_that_is_built_has_these_weights(checkpoint: Checkpoint) -> 
 
 
 def test_the_end_of_the_series_is_kept(checkpoint: Checkpoint, series: Table) -> None:
-    assert np.array_equal(checkpoint.series_end.values, series.values[-12:])
-    assert checkpoint.series_end.times.equals(series.times[-12:])
+    (end,) = checkpoint.series_ends
+    assert np.array_equal(end.values, series.values[-12:])
+    assert end.times.equals(series.times[-12:])
 
 
 def test_the_file_is_as_small_as_its_active_weights_allow(checkpoint: Checkpoint, best_checkpoint: Path) -> None:
@@ -156,62 +158,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, messag
         read_checkpoint(path)
 
 
-Change = Callable[[dict[str, Any], dict[str, Tensor]], None]
-
-
-def forge(source: Path, target: Path, change: Change) -> None:
-    """Write what `change` makes of a checkpoint, with a digest that is right."""
-    text, tensors = header_text(source), load_file(source)
-    description = json.loads(text)
-    del tensors["digest"]
-    change(description, tensors)
-    text = json.dumps(description)
-    tensors.setdefault("digest", digest_of(text, tensors))
-    save_file(tensors, target, metadata={"pals": text})
-
-
 WEIGHT = "projection.weight"  # [3, 16]
-
-
-def set_field(*path: str | int, value: Any) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        place: Any = description
-        for part in path[:-1]:
-            place = place[part]
-        place[path[-1]] = value
-
-    return change
-
-
-def set_tensor(name: str, make: Callable[[Tensor], Tensor]) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        tensors[name] = make(tensors[name])
-
-    return change
-
-
-def drop(name: str) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        del tensors[name]
-
-    return change
-
-
-def add(name: str) -> Change:
-    def change(description: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        tensors[name] = torch.zeros(1)
-
-    return change
-
-
-def with_value(index: int, value: float) -> Callable[[Tensor], Tensor]:
-    def make(tensor: Tensor) -> Tensor:
-        changed = tensor.clone()
-        changed.view(-1)[index] = value
-        return changed
-
-    return make
-
 
 HOSTILE = [
     pytest.param(set_field("format_version", value=2), "version 2", id="another version"),
@@ -223,6 +170,13 @@ HOSTILE = [
     pytest.param(set_field("scaler_mean", value=[0.0]), "length", id="short scaler"),
     pytest.param(set_field("columns", value=["calm", "calm", "noise"]), "twice", id="doubled column"),
     pytest.param(set_field("columns", value=["a"] * 2), "twice", id="fewer columns"),
+    pytest.param(set_field("spec", "data", "series", value=None), "joint or pooled", id="open series"),
+    pytest.param(set_field("spec", "data", "series", value="pooled"), "layers", id="pooled after all"),
+    pytest.param(set_field("spec", "data", "known_future", value=["sun"]), "known-future", id="unscaled known future"),
+    pytest.param(set_field("spec", "data", "known_future", value=["calm"]), "description", id="known future target"),
+    pytest.param(set_field("known_future_mean", value=[[0.0]]), "known-future", id="known future without columns"),
+    pytest.param(set_field("resampled_from", value="h"), "original frequency", id="resampled without a wish"),
+    pytest.param(set_field("spec", "data", "resample", value="W"), "original frequency", id="resampled from nothing"),
     pytest.param(set_field("frequency", value="fortnight"), "frequency", id="unknown frequency"),
     pytest.param(set_field("frequency", value="h"), "calendar features", id="another frequency"),
     pytest.param(set_field("calendar_features", value=[]), "calendar features", id="no calendar"),
@@ -253,14 +207,14 @@ HOSTILE = [
     pytest.param(set_tensor(f"{WEIGHT}.compressed", with_value(0, float("nan"))), "not finite", id="weight NaN"),
     pytest.param(set_tensor("projection.bias", lambda t: t[:1].clone()), "projection.bias", id="short bias"),
     pytest.param(set_tensor("projection.bias", with_value(0, float("inf"))), "not finite", id="infinite bias"),
-    pytest.param(set_tensor("series.values", lambda t: t[:5].clone()), "12 steps", id="short series"),
+    pytest.param(set_tensor("series.values", lambda t: t[:, :5].clone()), "12 steps", id="short series"),
     pytest.param(set_tensor("series.values", with_value(0, float("nan"))), "not finite", id="unknown value"),
     pytest.param(set_tensor("series.values", lambda t: t.float()), "12 steps", id="rounded series"),
-    pytest.param(set_tensor("series.times", lambda t: t[:5].clone()), "12 time steps", id="few times"),
-    pytest.param(set_tensor("series.times", lambda t: t.flip(0)), "grid", id="times backwards"),
+    pytest.param(set_tensor("series.times", lambda t: t[:, :5].clone()), "12 time steps", id="few times"),
+    pytest.param(set_tensor("series.times", lambda t: t.flip(1)), "grid", id="times backwards"),
     pytest.param(set_tensor("series.times", with_value(3, -(2**63))), "grid", id="no time"),
     pytest.param(set_tensor("series.times", with_value(11, 2**63 - 1)), "grid", id="a time far away"),
-    pytest.param(set_tensor("series.times", lambda t: t - t[0] + 2**63 - 1 - 10**12), "grid", id="the end of time"),
+    pytest.param(set_tensor("series.times", lambda t: t - t[:, :1] + 2**63 - 1 - 10**12), "grid", id="the end of time"),
 ]
 
 
@@ -311,7 +265,7 @@ def test_times_of_other_frequencies_come_back(
     for _ in Trainer(spec, table, tmp_path).run():
         pass
     loaded = read_checkpoint(tmp_path / "epoch-001.pals.safetensors")
-    assert loaded.series_end.times.equals(times[-12:])
+    assert loaded.series_ends[0].times.equals(times[-12:])
 
 
 def test_a_dense_and_an_empty_tensor_come_back(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from pals_core.data.audit import audit_table, profile_of
 from pals_core.data.profile import Finding, FindingCode, Layout, Severity
+from pals_core.data.split import Part
 from pals_core.data.table import Table, read_table
 from pals_core.errors import InvalidTable
 
@@ -342,15 +344,59 @@ def test_a_long_table_may_go_time_by_time(write: Write) -> None:
     np.testing.assert_array_equal(read_table(path, ["7"]).values, [[3], [4]])
 
 
-def test_series_of_unequal_times_are_errors_of_that_series(write: Write) -> None:
+def test_series_may_have_ranges_of_their_own(write: Write) -> None:
     path = write(
         long("a,2024-01-01,1", "a,2024-01-02,2", "b,2024-01-01,3", "b,2024-01-02,5", "c,2024-01-02,4", "c,2024-01-03,5")
     )
     finding = only_finding(path)
-    assert (finding.code, finding.column, finding.count) == (FindingCode.UNEQUAL_SERIES, "c", 2)
-    with pytest.raises(InvalidTable, match="'c' does not share the times"):
+    assert (finding.severity, finding.code, finding.column, finding.count) == (
+        Severity.WARNING,
+        FindingCode.UNEQUAL_SERIES,
+        None,
+        1,
+    )
+    profile = audit_table(path)
+    assert "1 of 3 series do not begin and end with 'a', the first of them 'c'" in finding.message
+    assert profile.errors_for(("a", "c"), missing_is_cured=False) == ()
+    assert [(span.start, span.steps) for span in profile.spans] == [(datetime(2024, 1, day), 2) for day in (1, 1, 2)]
+    table = read_table(path)
+    assert table.spans == (Part(0, 2), Part(0, 2), Part(1, 3))
+    np.testing.assert_array_equal(table.values, [[1, 3, np.nan], [2, 5, 4], [np.nan, np.nan, 5]])
+    assert profile_of(table).findings == (finding,)
+    assert profile_of(table).spans == profile.spans
+    equal = read_table(path, ["b", "a"])
+    assert (equal.columns, equal.spans, len(equal.times)) == (("b", "a"), (Part(0, 2), Part(0, 2)), 2)
+
+
+def test_a_series_off_the_grid_of_the_others_is_an_error_that_nothing_cures(write: Write) -> None:
+    days = [f"{name},2024-01-{day:02},{day}" for name in "ab" for day in range(1, 9)]
+    path = write(long(*days, "c,2024-01-01 12:00,4", "c,2024-01-02 12:00,5"))
+    finding = only_finding(path)
+    assert (finding.code, finding.column, finding.row) == (FindingCode.UNEQUAL_SERIES, "c", 18)
+    assert finding.severity is Severity.ERROR
+    with pytest.raises(InvalidTable, match="no D steps of those of the others"):
         read_table(path)
-    assert read_table(path, ["b", "a"]).columns == ("b", "a")
+    assert read_table(path, ["a"]).values.shape == (8, 1)
+
+
+def test_a_gap_in_a_series_among_others_is_its_own(write: Write) -> None:
+    rows = [f"a,2024-01-{day:02},{day}" for day in range(1, 7)] + [f"b,2024-01-{day:02},1{day}" for day in (3, 4, 6, 7)]
+    profile = audit_table(write(long(*rows)))
+    assert [(finding.code, finding.column) for finding in profile.findings] == [
+        (FindingCode.UNEQUAL_SERIES, None),
+        (FindingCode.MISSING_TIMES, "b"),
+    ]
+    assert [span.steps for span in profile.spans] == [6, 5]
+    assert profile.errors_for(("a",), missing_is_cured=False) == ()
+
+
+def test_series_a_thousand_years_apart_make_no_table(write: Write) -> None:
+    near = [f"{name},2024-01-01 00:00:{second:02},1" for name in "ab" for second in range(30)]
+    path = write(long(*near, "c,1024-01-01 00:00:00,4", "c,1024-01-01 00:00:01,5"))
+    finding = next(found for found in audit_table(path).findings if found.code is FindingCode.UNEQUAL_SERIES)
+    assert finding.column == "c"
+    assert "almost empty" in finding.message
+    assert read_table(path, ["a", "b"]).values.shape == (30, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pals_core.data.frequency import FEATURES, Family, calendar_family, is_weekly_or_slower
-from pals_core.data.grid import Irregular, future_times, grid, infer_frequency, step_numbers
+from pals_core.data.grid import (
+    OFF_GRID,
+    Irregular,
+    future_times,
+    grid,
+    infer_frequency,
+    is_consecutive,
+    step_numbers,
+    steps_from,
+)
 from pals_core.errors import InvalidTable
 
 FREQUENCIES = [
@@ -106,3 +115,30 @@ def test_multiples_belong_to_their_unit(frequency: str, family: Family, slow: bo
 def test_unknown_frequencies_are_refused(frequency: str) -> None:
     with pytest.raises(InvalidTable, match="not known"):
         calendar_family(frequency)
+
+
+@pytest.mark.parametrize("frequency", FREQUENCIES)
+def test_steps_are_counted_from_any_anchor(frequency: str) -> None:
+    times = pd.date_range("2021-03-01 06:30", periods=30, freq=frequency).as_unit("us")
+    off = (times[:3] + pd.Timedelta("1min 7us")).as_unit("us")
+    before, after, odd, none = steps_from(times[10], [times[:9], times[12:25:3], off, times[:0]], frequency)
+    np.testing.assert_array_equal(before, np.arange(-10, -1))
+    np.testing.assert_array_equal(after, [2, 5, 8, 11, 14])
+    assert (odd == OFF_GRID).all()
+    assert len(none) == 0
+
+
+@pytest.mark.parametrize("frequency", FREQUENCIES)
+def test_consecutive_steps_are_told_from_others(frequency: str) -> None:
+    times = pd.date_range("2021-03-01 06:30", periods=12, freq=frequency)
+    assert is_consecutive(times, frequency)
+    assert is_consecutive(times[:1], frequency)
+    assert not is_consecutive(times.delete(5), frequency)
+    assert not is_consecutive(times, "7h")
+
+
+def test_weeks_of_another_day_are_other_steps() -> None:
+    mondays = pd.date_range("2024-01-01", periods=5, freq="7D")
+    assert is_consecutive(mondays, "W-MON")
+    assert not is_consecutive(mondays, "W-SUN")
+    assert not is_consecutive(mondays, "ms")

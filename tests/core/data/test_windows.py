@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from pals_core.data.calendar import calendar_features
 from pals_core.data.lengths import WindowLengths
+from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.data.windows import inference_batch, make_windows
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable
@@ -94,7 +95,7 @@ def test_the_future_never_changes_the_past(seed: int, policy: str, changed: str)
         one, other = getattr(before, name), getattr(after, name)
         everything = torch.arange(len(one))
         for left, right in zip(astuple(one.batch(everything)), astuple(other.batch(everything)), strict=True):
-            assert torch.equal(left, right)
+            assert left is right is None or torch.equal(left, right)
 
 
 def test_training_rows_are_scaled_to_mean_zero_and_deviation_one(make_table: MakeTable) -> None:
@@ -159,7 +160,7 @@ def test_the_inference_window_is_the_one_training_would_cut(make_table: MakeTabl
     windows = make_windows(make_table(), data_spec())
     last = windows.test.batch(torch.tensor([len(windows.test) - 1]))
     times = make_table().times[184:196]
-    batch = inference_batch(last.x_enc[0].numpy(), times, "h", WindowLengths(12, 5, 4))
+    batch = inference_batch(last.x_enc.numpy(), times, "h", WindowLengths(12, 5, 4))
     for name in ("x_enc", "x_mark_enc", "x_dec", "x_mark_dec"):
         assert_close(getattr(batch, name), getattr(last, name))
     assert batch.target.isnan().all()
@@ -169,7 +170,164 @@ def test_the_inference_window_is_the_one_training_would_cut(make_table: MakeTabl
 def test_an_inference_window_needs_all_its_rows(make_table: MakeTable) -> None:
     table, lengths = make_table(), WindowLengths(12, 5, 4)
     with pytest.raises(InvalidForecastInput, match="12 rows"):
-        inference_batch(table.values[:11], table.times[:11], "h", lengths)
+        inference_batch(table.values[None, :11], table.times[:11], "h", lengths)
     table.values[3, 2] = np.nan
     with pytest.raises(InvalidForecastInput, match="value 4 of column 3"):
-        inference_batch(table.values[:12], table.times[:12], "h", lengths)
+        inference_batch(table.values[None, :12], table.times[:12], "h", lengths)
+
+
+# --- pooled series --------------------------------------------------------------------------------
+
+
+def ragged_table() -> Table:
+    """Three series of 200, 120 and 90 hours that begin and end at different times."""
+    rng = np.random.default_rng(3)
+    times = pd.date_range("2021-01-01", periods=200, freq="h")
+    spans = (Part(0, 200), Part(40, 160), Part(110, 200))
+    values = np.full((200, 3), np.nan)
+    for place, span in enumerate(spans):
+        values[span.start : span.stop, place] = rng.normal(10 * place, 1 + place, span.rows)
+    return Table(times, values, ("a", "b", "c"), "h", spans)
+
+
+POOLED = {"series": "pooled", "input_len": 6, "label_len": 3, "horizon": 3}
+
+
+def test_pooled_windows_are_those_of_each_series_by_itself() -> None:
+    table = ragged_table()
+    pooled = make_windows(table, data_spec(**POOLED))
+    alone = [make_windows(table.select([name]), data_spec(**POOLED | {"series": "joint"})) for name in ("a", "b", "c")]
+    assert pooled.columns == ("a", "b", "c")
+    np.testing.assert_array_equal(pooled.scaler.mean, [one.scaler.mean[0] for one in alone])
+    np.testing.assert_array_equal(pooled.scaler.std, [one.scaler.std[0] for one in alone])
+    for name in ("train", "validation", "test"):
+        together, parts = getattr(pooled, name), [getattr(one, name) for one in alone]
+        assert len(together) == sum(map(len, parts))
+        batch = together.batch(torch.arange(len(together)))
+        for field in ("x_enc", "x_mark_enc", "x_dec", "x_mark_dec", "target"):
+            expected = torch.cat([getattr(part.batch(torch.arange(len(part))), field) for part in parts])
+            assert torch.equal(getattr(batch, field), expected), field
+        assert together.series is not None
+        assert torch.bincount(together.series).tolist() == [len(part) for part in parts]
+
+
+def test_no_series_learns_of_another_or_of_its_own_future() -> None:
+    table = ragged_table()
+    before = make_windows(table, data_spec(**POOLED))
+    changed = table.values.copy()
+    changed[:, 0] += 50  # another series
+    changed[40 + 84 :, 1] *= 9  # its own validation and test rows
+    after = make_windows(replace(table, values=changed), data_spec(**POOLED))
+    assert (before.scaler.mean[1:] == after.scaler.mean[1:]).all()
+    assert (before.scaler.std[1:] == after.scaler.std[1:]).all()
+    assert before.train.series is not None
+    of_second = torch.nonzero(before.train.series == 1).flatten()
+    one, other = before.train.batch(of_second), after.train.batch(of_second)
+    assert torch.equal(one.x_enc, other.x_enc)
+    assert torch.equal(one.target, other.target)
+
+
+def test_moving_pooled_windows_keeps_the_parts_on_one_tensor() -> None:
+    moved = make_windows(ragged_table(), data_spec(**POOLED)).to("meta")
+    assert moved.train.values is moved.test.values
+    assert moved.test.series is not None
+    assert moved.test.series.device.type == "meta"
+
+
+def test_a_series_without_room_is_named() -> None:
+    with pytest.raises(InvalidSpec, match="validation part of series 'c' has"):
+        make_windows(ragged_table(), data_spec(**POOLED | {"horizon": 12}))
+
+
+# --- known-future columns ---------------------------------------------------------------------------
+
+
+def test_known_future_columns_follow_the_calendar_in_scaled_units(make_table: MakeTable) -> None:
+    table = make_table()
+    windows = make_windows(table, data_spec(known_future=["c1"]), dtype=torch.float64)
+    plain = make_windows(table, data_spec(targets=["c0", "c2"]), dtype=torch.float64)
+    assert windows.columns == ("c0", "c2")
+    assert torch.equal(windows.train.values, plain.train.values)
+    assert torch.equal(windows.train.marks[:, :-1], plain.train.marks)
+    train = table.values[:140, 1]
+    np.testing.assert_allclose(windows.train.marks[:, -1], (table.values[:, 1] - train.mean()) / train.std())
+    batch = windows.test.batch(torch.tensor([0]))
+    # The horizon's values are there, which is what makes their future known.
+    np.testing.assert_allclose(batch.x_mark_dec[0, 5:, -1], windows.test.marks[160:164, -1])
+
+
+@pytest.mark.parametrize("policy", ["interpolate", "ffill", "mask"])
+def test_a_known_future_column_is_scaled_and_filled_from_each_part_alone(make_table: MakeTable, policy: str) -> None:
+    table = make_table()
+    table.values[[3, 50, 139, 150, 170], 1] = np.nan
+    later = table.values.copy()
+    later[140:] = np.where(np.isnan(later[140:]), np.nan, later[140:] * 100)
+    spec = data_spec(known_future=["c1"], missing=policy)
+    before, after = make_windows(table, spec), make_windows(replace(table, values=later), spec)
+    assert (before.known_future.mean == after.known_future.mean).all()
+    assert torch.equal(before.train.marks[:140], after.train.marks[:140])
+    assert before.train.marks.isfinite().all()
+
+
+# --- masked missing values --------------------------------------------------------------------------
+
+
+def gappy_table() -> Table:
+    table = counting_table(200)
+    table.values[[5, 6, 30, 150, 199], 0] = np.nan
+    table.values[20:60, 1] = np.nan
+    return table
+
+
+def test_masked_values_are_zero_and_the_scaling_is_that_of_the_known_ones() -> None:
+    table = gappy_table()
+    windows = make_windows(table, data_spec(missing="mask"), dtype=torch.float64)
+    np.testing.assert_allclose(windows.scaler.mean, np.nanmean(table.values[:140], axis=0))
+    np.testing.assert_allclose(windows.scaler.std, np.nanstd(table.values[:140], axis=0))
+    everything = windows.train.batch(torch.arange(len(windows.train)))
+    assert everything.known is not None
+    assert everything.known.shape == everything.target.shape
+    assert (everything.target[~everything.known] == 0).all()
+    first = windows.train.batch(torch.tensor([0]))
+    assert (first.x_enc[0, 5:7, 0] == 0).all()
+    assert (windows.train.values[~windows.train.known] == 0).all()
+
+
+def test_the_masked_future_never_changes_the_past() -> None:
+    table = gappy_table()
+    later = table.values.copy()
+    later[140:] = 1e6
+    before = make_windows(table, data_spec(missing="mask"))
+    after = make_windows(replace(table, values=later), data_spec(missing="mask"))
+    assert (before.scaler.mean == after.scaler.mean).all()
+    assert torch.equal(before.train.values[:140], after.train.values[:140])
+
+
+def test_windows_without_a_known_target_are_left_out() -> None:
+    table = counting_table(200, columns=1)
+    table.values[60:70] = np.nan
+    windows = make_windows(table, data_spec(missing="mask", label_len=2))
+    whole = make_windows(counting_table(200, columns=1), data_spec(label_len=2))
+    # Horizons of 4 steps that begin at 60 to 66 hold nothing else.
+    assert len(whole.train) - len(windows.train) == 7
+    batch = windows.train.batch(torch.arange(len(windows.train)))
+    assert batch.known is not None
+    assert batch.known.any(dim=1).all()
+    assert len(whole.test) == len(windows.test)
+
+
+def test_without_missing_values_nothing_is_masked(make_table: MakeTable) -> None:
+    windows = make_windows(make_table(), data_spec(missing="mask"))
+    assert windows.train.known is None
+    assert windows.train.batch(torch.tensor([0])).known is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(slice(0, 140), "no value at all in the training part"), (slice(140, 160), "the validation part has a target")],
+)
+def test_a_part_without_any_known_target_is_refused(rows: slice, message: str) -> None:
+    table = counting_table(200, columns=1)
+    table.values[rows] = np.nan
+    with pytest.raises(InvalidTable, match=message):
+        make_windows(table, data_spec(missing="mask"))

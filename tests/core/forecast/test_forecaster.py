@@ -14,7 +14,8 @@ from pals_core.checkpoint.file import read_checkpoint
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidForecastInput
-from pals_core.forecast.forecaster import Forecaster, forecast_json, load_forecaster
+from pals_core.forecast.forecaster import Forecaster, load_forecaster
+from pals_core.forecast.plain import forecast_json
 from pals_core.training.trainer import Trainer
 
 

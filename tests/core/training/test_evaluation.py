@@ -5,13 +5,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.data.windows import SplitWindows, make_windows
-from pals_core.spec import DataSpec
+from pals_core.spec import DataSpec, SeriesMode
 from pals_core.training.evaluation import all_windows, evaluate, spread_windows
 from pals_core.training.forward import Arithmetic, ForwardPass
 
 CPU = torch.device("cpu")
+MASKED = {"missing": "mask"}
 
 
 class Repeat(nn.Module):
@@ -20,6 +22,9 @@ class Repeat(nn.Module):
     def forward(self, x_enc: Tensor, x_mark_enc: Tensor, x_dec: Tensor, x_mark_dec: Tensor) -> Tensor:
         assert not self.training
         return x_enc[:, -1:].expand(-1, 4, -1)
+
+
+REPEAT = ForwardPass(Repeat(), CPU, Arithmetic())
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +65,58 @@ def test_decision_windows_are_evenly_spaced_and_distinct(windows: SplitWindows) 
 
 def test_fewer_windows_than_asked_for_are_all_taken(windows: SplitWindows) -> None:
     assert spread_windows(windows.test, 10_000, CPU).tolist() == list(range(len(windows.test)))
+
+
+def ragged(series: Table) -> Table:
+    """The three columns as series of 260, 200 and 160 steps."""
+    spans = (Part(0, 260), Part(30, 230), Part(100, 260))
+    values = series.values.copy()
+    for place, span in enumerate(spans):
+        values[: span.start, place] = values[span.stop :, place] = np.nan
+    return Table(series.times, values, series.columns, series.frequency, spans)
+
+
+def test_every_window_of_every_pooled_series_counts_once_in_units_of_its_own(series: Table) -> None:
+    table = ragged(series)
+    spec = {"input_len": 12, "label_len": 6, "horizon": 4}
+    pooled = make_windows(table, DataSpec.model_validate(spec | {"series": "pooled"}))
+    alone = [make_windows(table.select([name]), DataSpec.model_validate(spec)) for name in table.columns]
+
+    metrics = evaluate(REPEAT, pooled.test, all_windows(pooled.test, CPU)).metrics(pooled.scaler)
+
+    sizes = [len(one.test) for one in alone]
+    assert len(set(sizes)) == 3
+    each = [evaluate(REPEAT, one.test, all_windows(one.test, CPU)).metrics(one.scaler) for one in alone]
+    assert metrics.mse == pytest.approx(np.average([one.mse for one in each], weights=sizes))
+    assert metrics.mae == pytest.approx(np.average([one.mae for one in each], weights=sizes))
+    assert metrics.original.mse == pytest.approx(np.average([one.original.mse for one in each], weights=sizes))
+    assert metrics.original.mae == pytest.approx(np.average([one.original.mae for one in each], weights=sizes))
+
+
+def test_decision_windows_are_spread_over_all_pooled_series(series: Table) -> None:
+    validation = make_windows(
+        ragged(series), DataSpec(series=SeriesMode.POOLED, input_len=12, label_len=6, horizon=4)
+    ).validation
+    chosen = spread_windows(validation, 20, CPU)
+    assert validation.series is not None
+    assert set(validation.series[chosen].tolist()) == {0, 1, 2}
+    few = evaluate(REPEAT, validation, spread_windows(validation, 1, CPU))
+    assert np.isfinite(few.mse)
+    assert few.weights is not None
+    assert few.weights.tolist() == [1, 0, 0]
+
+
+def test_known_targets_alone_count_and_each_counts_once(series: Table) -> None:
+    table = Table(series.times, series.values.copy(), series.columns, series.frequency)
+    gaps = np.random.default_rng(2).random(table.values.shape) < 0.3
+    table.values[gaps] = np.nan
+    windows = make_windows(table, DataSpec.model_validate({"input_len": 12, "horizon": 4, "label_len": 6} | MASKED))
+    errors = evaluate(REPEAT, windows.test, all_windows(windows.test, CPU))
+
+    batch = windows.test.batch(torch.arange(len(windows.test)))
+    assert batch.known is not None
+    error = (batch.x_enc[:, -1:] - batch.target)[batch.known].double()
+    assert errors.mse == pytest.approx(float(error.square().mean()))
+    assert errors.weights == pytest.approx(batch.known.sum(dim=(0, 1)).numpy())
+    by_unit = ((batch.x_enc[:, -1:] - batch.target).double() * torch.tensor(windows.scaler.std))[batch.known]
+    assert errors.metrics(windows.scaler).original.mae == pytest.approx(float(by_unit.abs().mean()))

@@ -1,0 +1,76 @@
+"""Forecasts with plain data in and out, for a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+
+from pals_core.checkpoint.header import CheckpointHeader
+from pals_core.data.raw import TIME_NAMES
+from pals_core.data.table import Table, read_table
+from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
+from pals_core.forecast.forecaster import load_forecaster
+from pals_core.forecast.rows import ForecastRows
+
+
+def forecast_json(
+    path: str,
+    rows: Mapping[str, Any] | None,
+    table: Path | None = None,
+    *,
+    future: Mapping[str, Any] | None = None,
+    series: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Forecast with a checkpoint file; the arguments are those of `Forecaster.forecast`.
+
+    `rows` and `future` are None or `{"timestamps": […], "values": {column: […]}}`; `table` is a file whose end is taken
+    in place of `rows`. The answer is `{"columns": […], "timestamps": […], "values": {column: […]}}`, with None where a
+    pooled series has no forecast. Raises InvalidCheckpoint and InvalidForecastInput.
+    """
+    forecaster = load_forecaster(path)
+    recent = None if rows is None else _frame(rows, "")
+    ahead = None if future is None else _frame(future, "/future")
+    read = None if table is None else _read(table, forecaster.header, series)
+    forecast = forecaster.forecast(recent if read is None else read, ahead, series=series)
+    cells = forecast.values.astype(object)
+    cells[np.isnan(forecast.values)] = None
+    return {
+        "columns": list(forecast.columns),
+        "timestamps": [time.isoformat() for time in forecast.timestamps],
+        "values": {name: cells[:, position].tolist() for position, name in enumerate(forecast.columns)},
+    }
+
+
+def _read(table: Path, header: CheckpointHeader, series: Sequence[str] | None) -> Table:
+    columns: tuple[str, ...] = header.spec.data.known_future
+    wanted = header.columns
+    if series is not None or not header.spec.data.pooled:
+        columns, wanted = (*(wanted if series is None else series), *columns), ()
+    try:
+        return read_table(table, tuple(dict.fromkeys(columns)), wanted)
+    except (InvalidSpec, InvalidTable) as error:
+        problems = tuple(Problem(item.message, row=item.row, column=item.column) for item in error.problems)
+        raise InvalidForecastInput(error.message, problems) from error
+
+
+def _frame(rows: Mapping[str, Any], pointer: str) -> pd.DataFrame:
+    try:
+        given = ForecastRows.model_validate(rows)
+    except ValidationError as error:
+        problems = tuple(
+            Problem(detail["msg"], pointer=pointer + "".join(f"/{part}" for part in detail["loc"]))
+            for detail in error.errors()
+        )
+        raise InvalidForecastInput(f"{problems[0].pointer}: {problems[0].message}", problems) from error
+    for name, values in given.values.items():
+        if len(values) != len(given.timestamps):
+            message = f"column {name!r} has {len(values)} values for {len(given.timestamps)} timestamps"
+            raise InvalidForecastInput(message, (Problem(message, pointer=f"{pointer}/values/{name}", column=name),))
+    time = next((name for name in TIME_NAMES if name not in given.values), TIME_NAMES[0])
+    columns = {name: np.array(values, dtype=np.float64) for name, values in given.values.items()}
+    return pd.DataFrame({time: list(given.timestamps)} | columns)

@@ -1,0 +1,145 @@
+"""The recent values a forecast goes on from, brought to what the network was trained on.
+
+Shapes: L input_len, K known-future columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pals_core.checkpoint.header import CheckpointHeader
+from pals_core.data.grid import is_consecutive
+from pals_core.data.groups import grouped
+from pals_core.data.lengths import window_lengths
+from pals_core.data.missing import fill_rows
+from pals_core.data.resampling import resample
+from pals_core.data.scaling import Scaler
+from pals_core.data.table import Table
+from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
+
+
+@dataclass(frozen=True)
+class Recent:
+    """What one group of columns, one or all of the targets, goes on from, and its scaling."""
+
+    end: Table  # the last L steps; the targets, then the K known-future columns; filled, in the data's units
+    scaler: Scaler  # of the targets
+    known_future: Scaler  # of the known-future columns
+    before_resampling: Table | None  # the same columns as they were given, where they were resampled
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.end.columns[: len(self.scaler.mean)]
+
+
+def ends_of_training(header: CheckpointHeader, ends: Sequence[Table], series: Sequence[str] | None) -> list[Recent]:
+    """Return the series' ends that the checkpoint holds, of all groups or the `series` named."""
+    names = chosen_series(header, header.columns, series)
+    if unseen := [name for name in names if name not in header.columns]:
+        raise invalid_input(
+            f"series {unseen[0]!r} was not in the training; give its recent values to have it forecast", unseen[0]
+        )
+    if not header.spec.data.pooled:
+        return [Recent(ends[0], *_scalers(header, 0), None)]
+    places = {name: place for place, name in enumerate(header.columns)}
+    return [Recent(ends[places[name]], *_scalers(header, places[name]), None) for name in names]
+
+
+def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] | None) -> list[Recent]:
+    """Return the last input_len steps of each group of a table's columns, filled as in training.
+
+    They are resampled as in training unless they come at that frequency. A pooled series that was not in the training
+    is scaled by the mean and standard deviation of all its values in `table`. Raises InvalidForecastInput.
+    """
+    data = header.spec.data
+    names = chosen_series(header, table.columns, series)
+    if missing := [name for name in (*names, *data.known_future) if name not in table.columns]:
+        needed = (*names, *data.known_future)
+        raise invalid_input(f"the column {missing[0]!r} is missing; the model needs {', '.join(needed)}", missing[0])
+    table = table.select(names, data.known_future)
+    # A few rows can look like another frequency (business days of one week like days), so the grid decides.
+    slow = is_consecutive(table.times, header.frequency)
+    if not slow and (header.resampled_from is None or not is_consecutive(table.times, header.resampled_from)):
+        usual = header.frequency + (f", made from {header.resampled_from}" if header.resampled_from else "")
+        raise invalid_input(f"the recent values are {table.frequency} steps; the model was trained on {usual}")
+    if not data.pooled and len(set(table.spans)) > 1:
+        raise invalid_input("the columns begin or end at different times; give all of them the same times")
+    try:
+        groups = grouped(table, data.model_copy(update={"targets": names, "resample": None}))
+        return [_recent(header, group, slow=slow) for group in groups]
+    except (InvalidTable, InvalidSpec) as error:
+        problems = tuple(Problem(item.message, row=item.row, column=item.column) for item in error.problems)
+        raise InvalidForecastInput(error.message, problems) from error
+
+
+def chosen_series(header: CheckpointHeader, present: Sequence[str], series: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the targets to forecast: those named, else, pooled, those trained on that are present, else all."""
+    if not header.spec.data.pooled:
+        if series is not None:
+            raise invalid_input(
+                "the model forecasts all its columns together; series can be chosen of a pooled one alone"
+            )
+        return header.columns
+    if series is not None:
+        if not series or len(set(series)) != len(series):
+            raise invalid_input("series must name at least one series, and none of them twice")
+        if both := set(series).intersection(header.spec.data.known_future):
+            raise invalid_input(f"{min(both)!r} is a known-future column and not forecast", min(both))
+        return tuple(series)
+    known = frozenset(present)
+    names = tuple(name for name in header.columns if name in known)
+    if not names:
+        raise invalid_input(
+            f"none of the series was in the training, which had {', '.join(header.columns[:10])}"
+            f"{' and others' if len(header.columns) > 10 else ''}; name them in series to have them scaled by the "
+            "values given here"
+        )
+    return names
+
+
+def invalid_input(message: str, column: str | None = None) -> InvalidForecastInput:
+    """An InvalidForecastInput with its one problem."""
+    return InvalidForecastInput(message, (Problem(message, column=column),))
+
+
+def _recent(header: CheckpointHeader, group: Table, *, slow: bool) -> Recent:
+    data, needed = header.spec.data, window_lengths(header.spec.data).input_len
+    given = group
+    if not slow and data.resample is not None:
+        group = resample(group, data.resample)
+    steps = len(group.times)
+    whose = f" of series {group.columns[0]!r}" if data.pooled else ""
+    if steps < needed:
+        made = f" of {header.frequency}" if not slow else ""
+        raise invalid_input(f"{needed} time steps{made} of recent values{whose} are needed; {steps} were given")
+    values = fill_rows(group.values, data.missing, group.columns, "the recent values")
+    targets = len(group.columns) - len(data.known_future)
+    if np.isnan(values[-needed:, :targets]).all():
+        raise invalid_input(f"none of the last {needed} values{whose} is known", group.columns[0])
+    if data.pooled and group.columns[0] not in header.columns:
+        scalers = _own_scalers(values, group)
+    else:
+        scalers = _scalers(header, header.columns.index(group.columns[0]) if data.pooled else 0)
+    end = Table(group.times[-needed:], values[-needed:], group.columns, group.frequency)
+    return Recent(end, *scalers, None if slow else given)
+
+
+def _scalers(header: CheckpointHeader, place: int) -> tuple[Scaler, Scaler]:
+    """What the training learnt of targets and known-future columns of a group."""
+    columns = slice(place, place + 1) if header.spec.data.pooled else slice(None)
+    scaler = Scaler(np.array(header.scaler_mean[columns]), np.array(header.scaler_std[columns]))
+    if not header.known_future_mean:
+        return scaler, Scaler(np.empty(0), np.empty(0))
+    return scaler, Scaler(np.array(header.known_future_mean[place]), np.array(header.known_future_std[place]))
+
+
+def _own_scalers(values: np.ndarray, group: Table) -> tuple[Scaler, Scaler]:
+    for position in np.flatnonzero(np.isnan(values).all(axis=0)):
+        raise invalid_input(f"no value of {group.columns[position]!r} is known", group.columns[position])
+    if np.isinf(values).any():
+        raise invalid_input(f"the values of series {group.columns[0]!r} are not all finite", group.columns[0])
+    both = Scaler.fit(values)
+    return Scaler(both.mean[:1], both.std[:1]), Scaler(both.mean[1:], both.std[1:])
