@@ -25,7 +25,7 @@ endif
 # As the service trains: threads that wait give up their core.
 BENCHMARK = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m
 
-.PHONY: help demo serve test check acceptance accuracy speed lock clean
+.PHONY: help demo serve test check acceptance accuracy speed resume lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ accuracy: $(VENV)/.dev ## Hours: test errors of dense, PALS and GraNet over a gr
 
 speed: $(VENV)/.dev ## Long: time the parts of a training against a plain PyTorch loop
 	$(BENCHMARK) benchmarks.train_speed $(SERIES) $(ARGS)
+
+resume: $(VENV)/.dev ## Minutes: kill and resume trainings, and compare them byte for byte with uninterrupted ones
+	$(BENCHMARK) benchmarks.resume $(ARGS)
 
 lock: $(VENV)/.python ## Choose the newest versions that fit and write requirements.lock
 	$(BIN)/python -m venv build/uv
