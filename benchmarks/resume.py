@@ -109,16 +109,15 @@ class Campaign:
                 self.uninterrupted[pair] = digests(Path(name))
         expected = self.uninterrupted[pair]
         wanted = self.chance.randint(1, min(MOST_STOPS, most_stops))
-        left = plan(spec, profile_of(self.table)).total_steps
+        steps = plan(spec, profile_of(self.table)).total_steps
+        planned = sorted(self.chance.sample(range(1, steps), wanted))
         stopped_at: list[int] = []
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             while True:
-                states = self.chance.randint(1, left) if len(stopped_at) < wanted and left else None
-                step = self.attempt(spec, folder, states)
+                step = self.attempt(spec, folder, planned.pop(0) if planned else None)
                 if step is None:
                     break
-                left -= step - (stopped_at[-1] if stopped_at else 0)
                 stopped_at.append(step)
                 self.interrupted_writes += any(folder.glob(".*.part"))
             found = digests(folder)
@@ -131,17 +130,17 @@ class Campaign:
             self.mismatches.append({"pair": " ".join(pair), "stopped_at": stopped_at, "files": different})
         return len(stopped_at)
 
-    def attempt(self, spec: Spec, folder: Path, states: int | None) -> int | None:
-        """Train in a process from the newest state in `folder`, if there is one, and kill it once it saved `states`.
+    def attempt(self, spec: Spec, folder: Path, stop_after: int | None) -> int | None:
+        """Train in a process from the newest state in `folder`, if there is one; kill it once that step is saved.
 
-        Returns the step of the last state, or None when the training ended first. Raises RuntimeError when the training
+        Returns the step of the last state told, or None when the training ended first. Raises RuntimeError when the training
         failed.
         """
         heard, told = SERVER.Pipe(duplex=False)
         process = SERVER.Process(target=train, args=(told, spec, self.table, folder, self.threads), daemon=True)
         process.start()
         told.close()
-        saved, step = 0, 0
+        step, is_killed = 0, False
         try:
             while True:
                 message = heard.recv()
@@ -149,13 +148,13 @@ class Campaign:
                     return None
                 if isinstance(message, str):
                     raise RuntimeError(f"a training of {spec.model.name} {spec.method.name} failed: {message}")
-                saved, step = saved + 1, message
-                if saved == states:
+                step = message
+                if stop_after is not None and step >= stop_after and not is_killed:
                     time.sleep(self.chance.uniform(0, LONGEST_DELAY))
                     process.kill()
-                    states = -1
+                    is_killed = True
         except EOFError:
-            if states == -1:
+            if is_killed:
                 return step
             raise RuntimeError(f"a training of {spec.model.name} {spec.method.name} ended by itself") from None
         finally:
