@@ -133,8 +133,8 @@ class Campaign:
     def attempt(self, spec: Spec, folder: Path, stop_after: int | None) -> int | None:
         """Train in a process from the newest state in `folder`, if there is one; kill it once that step is saved.
 
-        Returns the step of the last state told, or None when the training ended first. Raises RuntimeError when the training
-        failed.
+        Returns the step of the last state told, or None when the training ended first. Raises RuntimeError when the
+        training failed.
         """
         heard, told = SERVER.Pipe(duplex=False)
         process = SERVER.Process(target=train, args=(told, spec, self.table, folder, self.threads), daemon=True)
@@ -176,8 +176,12 @@ def train(told: Connection, spec: Spec, table: Table, folder: Path, threads: int
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file in a folder by name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    """Return the sha256 of every file in a folder, by its path within."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def in_turn(pairs: Sequence[Pair], chance: random.Random) -> Iterator[Pair]:
