@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_cells import Cell
+from pals_core.checkpoint.tensor_file import replacing
 
 
 class Results:
@@ -61,12 +61,8 @@ class Results:
     def save(self) -> None:
         """Replace the file as a whole, so that it is complete whenever the machine stops."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w") as file:
-            file.write(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        with replacing(self.path) as part:
+            part.write_text(json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
 
     def expected_seconds(self, cells: Iterable[Cell]) -> float | None:
         """Return about how long the unfinished of `cells` take, judged by what is finished; None while nothing is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,15 +49,27 @@ def read_tensors(path: Path, text: str, names: Collection[str] | None = None) ->
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written takes the place of `path` at once, and is on disk by then."""
-    part = path.with_name(f".{path.name}.part")
+    """Give a path to write to; what was written takes the place of `path` at once, and is on disk by then.
+
+    It lies in a folder of its own beside `path`, which goes with whatever the writer put into it: safetensors writes
+    to a temporary file first. The folder of a writer that was killed is taken over by the next one of the same path.
+    """
+    folder = unfinished(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     try:
+        part = folder / path.name
         yield part
         _sync(part)
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
     _sync(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """Return the folder in which `path` is being written; it is there afterwards only when the writer was killed."""
+    return path.with_name(f".{path.name}.part")
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from pals_core.checkpoint.container import header_text
 from pals_core.checkpoint.header import HeaderPart
-from pals_core.checkpoint.tensor_file import read_tensors, write_tensors
+from pals_core.checkpoint.tensor_file import read_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import Precision, Spec
@@ -131,9 +132,10 @@ class StateFiles:
         self._remove_all_but([])
 
     def _remove_all_but(self, kept: list[Path]) -> None:
-        for pattern in ("state-*.safetensors", ".state-*.safetensors.part"):
-            for path in set(self.folder.glob(pattern)).difference(kept):
-                path.unlink(missing_ok=True)
+        for path in set(self.folder.glob("state-*.safetensors")).difference(kept):
+            path.unlink(missing_ok=True)
+        for folder in self.folder.glob(unfinished(Path("state-*.safetensors")).name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def table_sha256(table: Table) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pals_core.checkpoint.container import MAX_HEADER_BYTES, read_header
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint, write_checkpoint
+from pals_core.checkpoint.tensor_file import unfinished
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.training.trainer import Trainer
@@ -91,6 +92,16 @@ def test_an_interrupted_write_leaves_the_old_file(
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(path, checkpoint)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "kept.pals.safetensors"
+    unfinished(path).mkdir()
+    (unfinished(path) / ".tmp1LhmZ7").write_bytes(b"half a file")
+
+    write_checkpoint(path, checkpoint)
+
     assert list(tmp_path.iterdir()) == [path]
 
 

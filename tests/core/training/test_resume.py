@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from pals_core.checkpoint.tensor_file import write_tensors
+from pals_core.checkpoint.tensor_file import unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
@@ -193,6 +193,18 @@ def states_of(spec: Spec, table: Table, folder: Path, interval: float | None) ->
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "training").mkdir()
     return tmp_path / "training"
+
+
+def test_states_that_were_being_written_when_a_training_was_killed_go(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    left = unfinished(folder / "state-000000002.safetensors")
+    left.mkdir()
+    (left / ".tmp1LhmZ7").write_bytes(b"half a state")
+
+    list(Trainer(small_spec(), short, folder).run())
+
+    assert {path.name.split("-")[0] for path in folder.iterdir()} == {"epoch"}
 
 
 @pytest.mark.parametrize(("interval", "steps"), [(0.0, list(range(1, 10))), (3600.0, [3, 6, 9]), (None, [3, 6, 9])])
