@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     DEVICE_UNAVAILABLE = "device_unavailable"
     DIVERGED = "diverged"
+    NOT_DETERMINISTIC = "not_deterministic"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ REASONS = {
     ErrorCode.INVALID_TABLE: StatusReason.USER_ERROR,
     ErrorCode.INVALID_SPEC: StatusReason.USER_ERROR,
     ErrorCode.DIVERGED: StatusReason.USER_ERROR,
+    ErrorCode.NOT_DETERMINISTIC: StatusReason.USER_ERROR,
     ErrorCode.OUT_OF_MEMORY: StatusReason.OUT_OF_MEMORY,
 }
 

@@ -52,7 +52,7 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
 
 
 def with_readable_failures(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield `items`; running out of memory raises TrainingFailed."""
+    """Yield `items`; without memory, or an algorithm that repeats itself where one is asked for, TrainingFailed."""
     try:
         yield from items
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -60,6 +60,9 @@ def with_readable_failures(items: Iterator[Item]) -> Iterator[Item]:
     except RuntimeError as error:
         if "DefaultCPUAllocator" in str(error):
             raise _out_of_memory() from error
+        if "deterministic" in str(error) and torch.are_deterministic_algorithms_enabled():
+            message = f"deterministic: true is not possible here; leave it out, or train on the CPU: {error}"
+            raise TrainingFailed(message[:1000], code=ErrorCode.NOT_DETERMINISTIC) from error
         raise
 
 

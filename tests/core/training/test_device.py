@@ -64,6 +64,17 @@ def test_running_out_of_memory_is_said_plainly(error: BaseException) -> None:
     assert caught.value.code is ErrorCode.OUT_OF_MEMORY
 
 
+def test_an_operation_that_does_not_repeat_itself_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> Iterator[int]:
+        raise RuntimeError("cumsum_cuda_kernel does not have a deterministic implementation, but you set …")
+        yield 1
+
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with pytest.raises(TrainingFailed, match="cumsum_cuda_kernel") as caught:
+        next(with_readable_failures(fails()))
+    assert caught.value.code is ErrorCode.NOT_DETERMINISTIC
+
+
 def test_other_runtime_errors_stay_what_they_are() -> None:
     def fails() -> Iterator[int]:
         raise RuntimeError("shapes differ")
