@@ -116,6 +116,17 @@ class NetworkCost(HeaderPart):
         return sum(layer.bytes for layer in self.layers.values())
 
     @property
+    def totals(self) -> dict[str, int]:
+        """Weights, active ones, FLOPs and bytes over all layers, by the names that each layer has them under."""
+        return {
+            "weights": self.maskable_parameters,
+            "active": self.active_parameters,
+            "flops_dense": self.flops_dense,
+            "flops_sparse": self.flops_sparse,
+            "bytes": self.bytes,
+        }
+
+    @property
     def _flops_of_products(self) -> int:
         return sum(product.flops for product in self.products)
 
