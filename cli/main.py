@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cli.checkpoint import app as checkpoint_commands
+
 app = typer.Typer(
     name="pals",
     help="Train sparse forecasters: a service, its worker, and a demonstration.",
@@ -14,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(checkpoint_commands)
 
 
 @app.command()

@@ -17,7 +17,7 @@ class CostBody(ResponseBody):
     sparsity: float = Field(description="Share of the weights that are off.")
     flops_dense: int = Field(description="FLOPs of one forecast if every weight were on; a multiply-add counts as 2.")
     flops_sparse: int = Field(description="FLOPs of one forecast when weights that are off cost nothing.")
-    bytes: int = Field(description="What the checkpoint keeps: the active values, and one bit for each weight.")
+    bytes: int = Field(description="What the checkpoint keeps: the active values and their positions.")
 
 
 class LayerBody(CostBody):

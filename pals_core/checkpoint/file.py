@@ -1,53 +1,106 @@
 """The packed sparse checkpoint file, `*.pals.safetensors`: writing it atomically, reading it as hostile input.
 
-A maskable parameter is stored as `<name>.compressed` (active values), `<name>.bitmask` and `<name>.shape`, any other
-parameter or persistent buffer as it is. `series.values`, [G, L, C], and `series.times`, [G, L] (microseconds since
-1970), hold the last L = input_len steps of each of the G groups of columns that go through the network together,
-known-future columns last; from there a forecast without data goes on. `digest` is the SHA-256 of the description and
-all other tensors.
+Its layout is that of docs/checkpoint-format.md. A maskable parameter is stored as `<name>.values` (active values),
+`<name>.scales` (int8 only) and `<name>.positions` (`pals_core.checkpoint.positions`), any other parameter or
+persistent buffer as it is. `series.values`, [G, L, C], and `series.starts`, [G] (microseconds since 1970), hold the
+last L = input_len steps of each of the G groups of columns that go through the network together, known-future columns
+last; from there a forecast without data goes on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pals_core.checkpoint.container import HEADER_KEY, header_text, parse_header
-from pals_core.checkpoint.header import CheckpointHeader
-from pals_core.checkpoint.packing import count_bits, pack, unpack
-from pals_core.checkpoint.tensor_file import read_tensors, write_tensors
+from pals_core.checkpoint.container import HEADER_KEY, parse_header
+from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, StoredPrecision
+from pals_core.checkpoint.positions import Code, decode_positions, encode_positions
+from pals_core.checkpoint.tensor_file import TensorFile, open_tensors, write_tensors
+from pals_core.checkpoint.values import STORED_TYPES, compress, expand
 from pals_core.data.lengths import window_lengths
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.models.registry import build_forecaster
+from pals_core.models.without_values import WithoutValues
 from pals_core.sparsity.masks import is_maskable
 from pals_core.spec import MissingPolicy
 
 # Constants such as positions follow from the spec and are not in the file, so the file's size does not bound them.
 MAX_DERIVED_BYTES = 2**30
+# Whole numbers for places are a fifth of the time of indexing with a mask; of a few weights they take little memory.
+_PLACED_AT_ONCE = 2**16
+
+
+class PackedMasks(Mapping[str, Tensor]):
+    """The masks of a checkpoint by name, in the bits that a file keeps of them; unpacked whenever asked for."""
+
+    def __init__(self, codes: Mapping[str, Code], shapes: Mapping[str, tuple[int, ...]], active: Mapping[str, int]):
+        self.codes = codes
+        self._shapes = shapes
+        self._active = active
+
+    @classmethod
+    def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:
+        """Pack masks of the CPU."""
+        codes = {name: encode_positions(mask.numpy()) for name, mask in masks.items()}
+        active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+        return cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active)
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        return torch.from_numpy(decode_positions(self.codes[name], math.prod(shape), self._active[name])).view(shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.codes)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def layer(self, name: str, weight: Tensor, flops_dense: int, precision: StoredPrecision) -> MaskedLayer:
+        """Return what a header says of the parameter `name`."""
+        shape, active = self._shapes[name], self._active[name]
+        reals = active * (2 if weight.is_complex() else 1)
+        scales = 4 * shape[0] if precision is StoredPrecision.INT8 else 0
+        return MaskedLayer(
+            shape=shape,
+            dtype=dtype_name(weight),
+            active=active,
+            flops_dense=flops_dense,
+            bytes=reals * STORED_TYPES[precision].itemsize + scales + len(self.codes[name]),
+        )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One trained network: its description, dense weights with zeros where inactive, masks, and the series' end."""
+    """One trained network: its description, dense weights with zeros where inactive, masks, and the series' end.
+
+    The weights are in float32 or complex64, whatever the precision of the file.
+    """
 
     header: CheckpointHeader
     weights: Mapping[str, Tensor]
-    masks: Mapping[str, Tensor]
+    masks: PackedMasks
     series_ends: tuple[Table, ...]  # the last input_len steps of each group of columns, in the data's units
 
     def build(self) -> nn.Module:
-        """Return the network in evaluation mode; leaves the global random state as it was."""
-        with torch.random.fork_rng(devices=()):
+        """Return the network in evaluation mode; its parameters and buffers share the memory of `weights`.
+
+        Leaves the global random state as it was.
+        """
+        with WithoutValues():
             model = _build(self.header)
-        self.load_into(model)
+        for name, tensor in stored_tensors(model).items():
+            tensor.data = self.weights[name]
         return model.eval()
 
     @torch.no_grad()
@@ -70,54 +123,57 @@ def dtype_name(tensor: Tensor) -> str:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
-    """Write a checkpoint so that `path` is never half a file, and return its size in bytes."""
-    ends = checkpoint.series_ends
+    """Write a checkpoint so that `path` is never half a file, and return its size in bytes.
+
+    The values are rounded to the precision that the header names. Raises InvalidCheckpoint for a weight too large for
+    it.
+    """
+    ends, masks = checkpoint.series_ends, checkpoint.masks
+    starts = [int(end.times[:1].as_unit("us").asi8[0]) for end in ends]
     tensors: dict[str, Tensor] = {
         "series.values": torch.tensor(np.stack([end.values for end in ends]), dtype=torch.float64),
-        "series.times": torch.tensor(np.stack([end.times.as_unit("us").asi8 for end in ends]), dtype=torch.int64),
+        "series.starts": torch.tensor(starts, dtype=torch.int64),
     }
     for name, weight in checkpoint.weights.items():
-        if name in checkpoint.masks:
-            tensors[f"{name}.compressed"], tensors[f"{name}.bitmask"] = pack(weight, checkpoint.masks[name])
-            tensors[f"{name}.shape"] = torch.tensor(weight.shape, dtype=torch.int64)
-        else:
+        if name not in masks:
             tensors[name] = weight.contiguous()
-    text = checkpoint.header.model_dump_json()
-    return write_tensors(path, HEADER_KEY, text, tensors)
+            continue
+        tensors[f"{name}.values"], scales = compress(weight, masks[name], checkpoint.header.precision)
+        tensors[f"{name}.positions"] = torch.from_numpy(masks.codes[name])
+        if scales is not None:
+            tensors[f"{name}.scales"] = scales
+    return write_tensors(path, HEADER_KEY, checkpoint.header.model_dump_json(), tensors)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint; its weights are bit for bit those that were written.
+    """Read and verify a checkpoint; in fp32 its weights are bit for bit those that were written.
 
     Raises InvalidCheckpoint for whatever is truncated, damaged, of another version, or disagrees with itself, before
     memory is taken that the file's own size does not justify; FileNotFoundError when there is no file.
     """
-    text = header_text(path)
-    header = parse_header(text)
-    try:
-        with torch.device("meta"):
-            model = _build(header)
-    except (RuntimeError, ValueError, OverflowError) as error:
-        raise InvalidCheckpoint("the checkpoint's spec describes a network that cannot be built") from error
-    expected = stored_tensors(model)
-    _check_description(header, model, expected)
+    with open_tensors(path) as file:
+        header = parse_header(file.text)
+        file.verify()
+        try:
+            with torch.device("meta"), WithoutValues():
+                model = _build(header)
+        except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
+            raise InvalidCheckpoint("the checkpoint's spec describes a network that cannot be built") from error
+        expected = stored_tensors(model)
+        _check_description(header, model, expected)
+        file.require(_container_names(header, expected))
 
-    tensors = read_tensors(path, text, _container_names(header, expected))
-    weights: dict[str, Tensor] = {}
-    masks: dict[str, Tensor] = {}
-    bounds = _index_bounds(model)
-    for name, like in expected.items():
-        if name in header.layers:
-            _check_packed(name, header.layers[name].active, like, tensors)
-            weights[name], masks[name] = unpack(
-                tensors[f"{name}.compressed"], tensors[f"{name}.bitmask"], tuple(like.shape)
-            )
-        else:
-            _check_plain(name, like, tensors[name])
-            if name in bounds and not bool(((tensors[name] >= 0) & (tensors[name] < bounds[name])).all()):
-                raise InvalidCheckpoint(f"{name} holds an index outside of 0 to {bounds[name] - 1}")
-            weights[name] = tensors[name]
-    return Checkpoint(header, weights, masks, _series_ends(header, tensors))
+        bounds = _index_bounds(model)
+        weights: dict[str, Tensor] = {}
+        codes: dict[str, Code] = {}
+        for name, like in expected.items():
+            if name in header.layers:
+                weights[name], codes[name] = _read_packed(file, name, header.layers[name], header.precision)
+            else:
+                weights[name] = _read_plain(file, name, like, bounds.get(name))
+        shapes = {name: layer.shape for name, layer in header.layers.items()}
+        masks = PackedMasks(codes, shapes, {name: layer.active for name, layer in header.layers.items()})
+        return Checkpoint(header, weights, masks, _series_ends(file, header))
 
 
 def _build(header: CheckpointHeader) -> nn.Module:
@@ -125,8 +181,9 @@ def _build(header: CheckpointHeader) -> nn.Module:
 
 
 def _container_names(header: CheckpointHeader, expected: Mapping[str, Tensor]) -> set[str]:
-    packed = {f"{name}.{part}" for name in header.layers for part in ("compressed", "bitmask", "shape")}
-    return packed | {name for name in expected if name not in header.layers} | {"series.values", "series.times"}
+    parts = ("values", "positions", "scales") if header.precision is StoredPrecision.INT8 else ("values", "positions")
+    packed = {f"{name}.{part}" for name in header.layers for part in parts}
+    return packed | {name for name in expected if name not in header.layers} | {"series.values", "series.starts"}
 
 
 def _check_description(header: CheckpointHeader, model: nn.Module, expected: Mapping[str, Tensor]) -> None:
@@ -153,33 +210,76 @@ def _index_bounds(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _check_packed(name: str, active: int, like: Tensor, tensors: Mapping[str, Tensor]) -> None:
-    values, bitmask, shape = (tensors[f"{name}.{part}"] for part in ("compressed", "bitmask", "shape"))
-    if shape.dtype != torch.int64 or shape.ndim != 1 or shape.tolist() != list(like.shape):
-        raise InvalidCheckpoint(f"the shape of {name} is not {tuple(like.shape)}, which its spec gives")
-    if bitmask.dtype != torch.uint8 or tuple(bitmask.shape) != (math.ceil(like.numel() / 8),):
-        raise InvalidCheckpoint(f"the bitmask of {name} does not fit its {like.numel()} weights")
-    spare = -like.numel() % 8
-    if spare and int(bitmask[-1]) >> (8 - spare):
-        raise InvalidCheckpoint(f"the bitmask of {name} marks weights beyond its last one")
-    if values.dtype != like.dtype or not tuple(values.shape) == (count_bits(bitmask),) == (active,):
-        raise InvalidCheckpoint(f"{name} has {len(values) if values.ndim else 1} values; other counts say {active}")
+def _read_packed(file: TensorFile, name: str, layer: MaskedLayer, precision: StoredPrecision) -> tuple[Tensor, Code]:
+    """Return one dense maskable parameter and the code of its mask; raises InvalidCheckpoint."""
+    parts = [file.entries[f"{name}.{part}"] for part in ("values", "positions")]
+    scales = file.read(f"{name}.scales") if precision is StoredPrecision.INT8 else None
+    if scales is not None and (scales.dtype != torch.float32 or tuple(scales.shape) != layer.shape[:1]):
+        raise InvalidCheckpoint(f"{name} does not have one scale for each of its {layer.shape[0]} rows")
+    if scales is not None and not (scales.isfinite() & (scales >= 0)).all():
+        raise InvalidCheckpoint(f"{name} has a scale that is negative or not finite")
+    is_complex = layer.dtype == "complex64"
+    if parts[0].shape != ((layer.active, 2) if is_complex else (layer.active,)):
+        raise InvalidCheckpoint(f"{name} has values of shape {parts[0].shape}; other counts say {layer.active}")
+    code = file.read(f"{name}.positions")
+    if code.dtype != torch.uint8 or code.ndim != 1:
+        raise InvalidCheckpoint(f"the positions of {name} are not a row of bytes")
+    stored = file.read(f"{name}.values")
+    if stored.dtype != STORED_TYPES[precision]:
+        raise InvalidCheckpoint(f"{name} has values of {stored.dtype}; the file's precision is {precision}")
+    if stored.nbytes + code.nbytes + (0 if scales is None else scales.nbytes) != layer.bytes:
+        raise InvalidCheckpoint(f"{name} does not take the {layer.bytes} bytes that the description says")
+    try:
+        mask = torch.from_numpy(decode_positions(code.numpy(), layer.weights, layer.active)).view(layer.shape)
+    except InvalidCheckpoint as error:
+        raise InvalidCheckpoint(f"{name}: {error.message}") from error
+    values = expand(stored, scales, mask, is_complex=is_complex)
     _check_finite(name, values)
+    if layer.active == layer.weights:
+        return values.view(layer.shape), code.numpy()
+    return _placed(values, mask), code.numpy()
 
 
-def _check_plain(name: str, like: Tensor, tensor: Tensor) -> None:
+def _placed(values: Tensor, mask: Tensor) -> Tensor:
+    """Return a tensor with `values` where `mask` is on and zeros elsewhere."""
+    source, active = values.numpy(), mask.numpy().reshape(-1)
+    weight = _zeros(active.size, source.dtype)
+    taken = 0
+    for start in range(0, active.size, _PLACED_AT_ONCE):
+        places = np.flatnonzero(active[start : start + _PLACED_AT_ONCE])
+        weight[start + places] = source[taken : taken + len(places)]
+        taken += len(places)
+    return torch.from_numpy(weight).view(mask.shape)
+
+
+def _zeros(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Large ones in memory of their own: among short-lived arrays on the heap they leave holes, up to a third of it."""
+    if count * dtype.itemsize < 2**20:
+        return np.zeros(count, dtype)
+    return np.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype)
+
+
+def _read_plain(file: TensorFile, name: str, like: Tensor, bound: int | None) -> Tensor:
+    tensor = file.read(name)
     if tensor.dtype != like.dtype or tensor.shape != like.shape:
         raise InvalidCheckpoint(f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; its spec gives otherwise")
     _check_finite(name, tensor)
+    if bound is not None and not bool(((tensor >= 0) & (tensor < bound)).all()):
+        raise InvalidCheckpoint(f"{name} holds an index outside of 0 to {bound - 1}")
+    return tensor
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:
-    if not tensor.isfinite().all():
+    reals = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    if not reals.is_floating_point() or not reals.numel():
+        return
+    numbers = reals.numpy()
+    if not math.isfinite(numbers.min()) or not math.isfinite(numbers.max()):  # NaN if one of them is
         raise InvalidCheckpoint(f"{name} holds a value that is not finite")
 
 
-def _series_ends(header: CheckpointHeader, tensors: Mapping[str, Tensor]) -> tuple[Table, ...]:
-    values, microseconds = tensors["series.values"], tensors["series.times"]
+def _series_ends(file: TensorFile, header: CheckpointHeader) -> tuple[Table, ...]:
+    values, starts = file.read("series.values"), file.read("series.starts")
     data = header.spec.data
     groups = [(*group, *data.known_future) for group in header.groups]
     shape = (len(groups), window_lengths(data).input_len)
@@ -187,25 +287,24 @@ def _series_ends(header: CheckpointHeader, tensors: Mapping[str, Tensor]) -> tup
         raise InvalidCheckpoint(
             f"the series' end is not {shape[1]} steps of {len(groups[0])} columns, {shape[0]} times"
         )
-    if microseconds.dtype != torch.int64 or tuple(microseconds.shape) != shape:
-        raise InvalidCheckpoint(f"the series' end does not have {shape[1]} time steps, {shape[0]} times")
+    if starts.dtype != torch.int64 or tuple(starts.shape) != shape[:1]:
+        raise InvalidCheckpoint(f"the series' end does not begin at {shape[0]} times")
     masked = data.missing is MissingPolicy.MASK
     _check_finite("the series' end", values.nan_to_num(posinf=torch.inf, neginf=-torch.inf) if masked else values)
-    grids: dict[bytes, pd.DatetimeIndex] = {}
-    ends = []
-    for columns, of_group, steps in zip(groups, values.numpy(), microseconds.numpy(), strict=True):
-        if (key := steps.tobytes()) not in grids:
-            times = pd.DatetimeIndex(steps.view("datetime64[us]"))
-            if times.hasnans or not _is_grid(times, header.frequency):
-                raise InvalidCheckpoint(f"the times of the series' end are not on a {header.frequency} grid")
-            grids[key] = times
-        ends.append(Table(grids[key], np.array(of_group), columns, header.frequency))
-    return tuple(ends)
+    grids = {start: _grid(start, shape[1], header.frequency) for start in dict.fromkeys(starts.tolist())}
+    return tuple(
+        Table(grids[start], np.array(of_group), columns, header.frequency)
+        for columns, of_group, start in zip(groups, values.numpy(), starts.tolist(), strict=True)
+    )
 
 
-def _is_grid(times: pd.DatetimeIndex, frequency: str) -> bool:
+def _grid(start: int, steps: int, frequency: str) -> pd.DatetimeIndex:
+    """Return so many steps of a frequency from `start` on, in microseconds since 1970; raises InvalidCheckpoint."""
+    first = pd.DatetimeIndex(np.array([start]).view("datetime64[us]"))
     try:
-        expected = pd.date_range(times[0], periods=len(times), freq=frequency)
-        return bool((expected.as_unit("us") == times).all()) and 1 <= times[0].year <= times[-1].year <= 9999
+        times = pd.date_range(first[0], periods=steps, freq=frequency).as_unit("us")
+        if times[0] == first[0] and 1 <= times[0].year <= times[-1].year <= 9999:
+            return times
     except (ValueError, OverflowError):  # a time beyond what the calendar can hold
-        return False
+        pass
+    raise InvalidCheckpoint(f"the times of the series' end are not on a {frequency} grid")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Sequence
 from enum import StrEnum
+from itertools import chain, pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,9 +14,13 @@ from pals_core.data.bins import bins_of
 from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.lengths import window_lengths
 from pals_core.errors import PalsError
+from pals_core.sparsity.decision import Move
 from pals_core.spec import Spec
 
-_BYTES = {"float32": 4, "complex64": 8}
+# So many epochs of a training are told at most; a header stays small however long the training was.
+MAX_TRACED_EPOCHS = 64
+# By so much a variant may raise the test MSE and still take the place of the full precision.
+MAX_MSE_CHANGE = 0.01
 
 
 class HeaderPart(BaseModel):
@@ -44,6 +49,7 @@ class MaskedLayer(HeaderPart):
     dtype: Literal["float32", "complex64"]
     active: int = Field(ge=0)
     flops_dense: int = Field(ge=0, description="FLOPs of one forecast with every weight on, over all its uses.")
+    bytes: int = Field(ge=0, description="What the file keeps of it: active values, their scales and positions.")
 
     @property
     def weights(self) -> int:
@@ -57,11 +63,6 @@ class MaskedLayer(HeaderPart):
     def flops_sparse(self) -> int:
         """FLOPs of one forecast when a weight that is off costs nothing: each weight multiplies equally often."""
         return self.flops_dense * self.active // self.weights
-
-    @property
-    def bytes(self) -> int:
-        """What a checkpoint keeps of it: the active values, and one bit for each weight."""
-        return _BYTES[self.dtype] * self.active + math.ceil(self.weights / 8)
 
 
 class ProductKind(StrEnum):
@@ -115,8 +116,45 @@ class NetworkCost(HeaderPart):
         return sum(layer.bytes for layer in self.layers.values())
 
     @property
+    def totals(self) -> dict[str, int]:
+        """Weights, active ones, FLOPs and bytes over all layers, by the names that each layer has them under."""
+        return {
+            "weights": self.maskable_parameters,
+            "active": self.active_parameters,
+            "flops_dense": self.flops_dense,
+            "flops_sparse": self.flops_sparse,
+            "bytes": self.bytes,
+        }
+
+    @property
     def _flops_of_products(self) -> int:
         return sum(product.flops for product in self.products)
+
+
+class StoredPrecision(StrEnum):
+    """Type of the active values in a file; all else is in fp32 in any file."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class EpochSummary(HeaderPart):
+    """Where a training stood at the end of an epoch."""
+
+    epoch: int = Field(ge=1)
+    step: int = Field(ge=1, description="Optimiser steps taken.")
+    train_loss: float
+    validation_loss: float
+    sparsity: float = Field(ge=0, le=1)
+    moves: dict[Move, Annotated[int, Field(ge=0)]] = Field(description="Mask updates so far, by what they did.")
+
+
+def summary_of(epochs: Sequence[EpochSummary]) -> tuple[EpochSummary, ...]:
+    """Return all epochs, or the first, the last and others evenly spread, 64 in all."""
+    last, most = len(epochs) - 1, MAX_TRACED_EPOCHS - 1
+    return tuple(epochs) if last <= most else tuple(epochs[last * place // most] for place in range(most + 1))
 
 
 class CheckpointHeader(NetworkCost):
@@ -134,13 +172,40 @@ class CheckpointHeader(NetworkCost):
         (), description="Of each known-future column, as learnt together with the targets, or with each pooled series."
     )
     known_future_std: tuple[tuple[float, ...], ...] = ()
-    epoch: int = Field(ge=1)
-    step: int = Field(ge=1, description="Optimiser steps taken.")
-    validation_loss: float
+    trace: tuple[EpochSummary, ...] = Field(
+        min_length=1, max_length=MAX_TRACED_EPOCHS, description="The training up to this checkpoint, by epoch."
+    )
     total_parameters: int = Field(ge=1)
-    metrics: Metrics | None = Field(None, description="Test errors; only of a training's best checkpoint.")
+    metrics: Metrics | None = Field(
+        None, description="Test errors of the values as they are in this file; only of a training's best checkpoint."
+    )
+    precision: StoredPrecision = StoredPrecision.FP32
+    mse_change: float | None = Field(
+        None,
+        description="Test MSE in this precision over that in fp32, less 1; null in fp32, or when it was not measured.",
+    )
     dataset_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     library_versions: dict[str, str]
+
+    @property
+    def epoch(self) -> int:
+        return self.trace[-1].epoch
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps taken."""
+        return self.trace[-1].step
+
+    @property
+    def validation_loss(self) -> float:
+        return self.trace[-1].validation_loss
+
+    @property
+    def may_be_default(self) -> bool:
+        """Whether who asks for no precision may be given this file: fp32, or measured to be at most 1 % worse."""
+        if self.precision is StoredPrecision.FP32:
+            return True
+        return self.mse_change is not None and self.mse_change <= MAX_MSE_CHANGE
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -176,11 +241,15 @@ class CheckpointHeader(NetworkCost):
         shape = [known_future] * len(self.groups) if known_future else []
         if not shape == [*map(len, self.known_future_mean)] == [*map(len, self.known_future_std)]:
             raise ValueError("known-future columns and their scaler differ in length")
-        stds = itertools.chain(self.scaler_std, *self.known_future_std)
+        stds = chain(self.scaler_std, *self.known_future_std)
         if not all(std > 0 and math.isfinite(1 / std) for std in stds):
             raise ValueError("a standard deviation is not positive")
         if any(layer.active > layer.weights for layer in self.layers.values()):
             raise ValueError("a layer has more active weights than weights")
+        if self.mse_change is not None and self.precision is StoredPrecision.FP32:
+            raise ValueError("a checkpoint in fp32 has no change of its MSE")
+        if any(later.epoch <= earlier.epoch or later.step <= earlier.step for earlier, later in pairwise(self.trace)):
+            raise ValueError("the epochs of the training are not in order")
         return self
 
     def _resampled_frequency(self) -> str:

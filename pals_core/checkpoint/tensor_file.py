@@ -5,46 +5,90 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from pals_core.checkpoint.container import HEADER_KEY, Contents, Entry, header_bytes, read_contents, with_digest
 from pals_core.errors import InvalidCheckpoint
+
+_TYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
+
+
+class TensorFile:
+    """An open file; its tensors are read one at a time, each into memory of its own."""
+
+    def __init__(self, file: BinaryIO, contents: Contents) -> None:
+        self._file = file
+        self._contents = contents
+
+    @property
+    def text(self) -> str:
+        """The description."""
+        return self._contents.text
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        return self._contents.entries
+
+    def verify(self) -> None:
+        """Raise InvalidCheckpoint unless the whole file is as it was written."""
+        self._contents.verify(self._file)
+
+    def require(self, names: set[str]) -> None:
+        """Raise InvalidCheckpoint unless the file has these tensors and no other."""
+        if missing := sorted(names.difference(self.entries)):
+            raise InvalidCheckpoint(f"the checkpoint lacks the tensor {missing[0]!r}")
+        if unknown := sorted(set(self.entries).difference(names)):
+            raise InvalidCheckpoint(f"the checkpoint has an unknown tensor {unknown[0][:100]!r}")
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor that the file has."""
+        entry = self.entries[name]
+        self._file.seek(entry.start)
+        tensor = torch.empty(entry.shape, dtype=_TYPES[entry.dtype])
+        left = _bytes_of(tensor)
+        while len(left):  # one call reads less than 2 GiB
+            if not (count := self._file.readinto(left)):  # type: ignore[attr-defined]
+                raise InvalidCheckpoint(f"{name} ends early; the file has become shorter while it was read")
+            left = left[count:]
+        # A byte that is neither 0 nor 1 is no boolean, and torch would not say so.
+        return tensor.view(torch.uint8) != 0 if tensor.dtype == torch.bool else tensor
+
+    def read_all(self) -> dict[str, Tensor]:
+        return {name: self.read(name) for name in self.entries}
+
+
+@contextmanager
+def open_tensors(path: Path, key: str = HEADER_KEY) -> Iterator[TensorFile]:
+    """Open a file whose description is under `key`; raises InvalidCheckpoint, FileNotFoundError without a file."""
+    with path.open("rb", buffering=0) as file:
+        yield TensorFile(file, read_contents(file, key))
 
 
 def write_tensors(path: Path, key: str, text: str, tensors: Mapping[str, Tensor]) -> int:
     """Write `tensors` (of the CPU, contiguous), `text` under `key`, and a digest of both; return the size in bytes."""
+    # Large elements first: each tensor then begins at a multiple of its elements' size, which some readers need.
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    kinds = {name: (_NAMES[tensors[name].dtype], tuple(tensors[name].shape)) for name in names}
+    header = header_bytes(key, text, kinds)
+    digest = hashlib.sha256(header)
+    for name in names:
+        digest.update(_bytes_of(tensors[name]))
     with replacing(path) as part:
-        # One metadata key: the container writes several in a random order.
-        save_file({**tensors, "digest": digest_of(text, tensors)}, part, metadata={key: text})
+        with part.open("wb") as file:
+            file.write(with_digest(header, digest.hexdigest()))
+            for name in names:
+                file.write(_bytes_of(tensors[name]))
         return part.stat().st_size
-
-
-def read_tensors(path: Path, text: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a file whose description is `text`; raises InvalidCheckpoint when they do not match it.
-
-    With `names` a file that holds others is refused before any is read.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            present = set(file.keys())
-            expected = {*(present if names is None else names), "digest"}
-            if present != expected:
-                missing, unknown = sorted(expected - present), sorted(present - expected)
-                what = f"lacks the tensor {missing[0]!r}" if missing else f"has an unknown tensor {unknown[0][:100]!r}"
-                raise InvalidCheckpoint(f"the checkpoint {what}")
-            tensors = {name: file.get_tensor(name) for name in sorted(expected)}
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise InvalidCheckpoint(f"the checkpoint's tensors cannot be read: {str(error)[:200]}") from error
-    digest = tensors.pop("digest")
-    if not torch.equal(digest, digest_of(text, tensors)):
-        raise InvalidCheckpoint("the checkpoint is damaged: its contents do not match its digest")
-    return tensors
 
 
 @contextmanager
@@ -80,11 +124,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def digest_of(text: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the SHA-256 of a description and its tensors, [32] bytes."""
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, shared with it."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -43,6 +43,8 @@ class DataEmbedding(nn.Module):
 
 def sinusoidal_position(length: int, d_model: int) -> Tensor:
     """Return the fixed position code, [length, D]: base 10000, sines at even and cosines at odd channels."""
+    if torch.get_default_device().type == "meta":  # there torch computes by way of its compiler, a slow import
+        return torch.empty(length, d_model)
     steps = torch.arange(length, dtype=torch.float32).unsqueeze(1)
     rates = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float32) * (-math.log(10_000.0) / d_model))
     code = torch.zeros(length, d_model)

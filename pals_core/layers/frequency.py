@@ -25,8 +25,9 @@ class FrequencyChoice:
         available = steps // 2
         kept = min(self.modes, available)
         if self.generator is None:
-            return torch.arange(kept)
-        return torch.randperm(available, generator=self.generator)[:kept].sort().values
+            return torch.tensor(range(kept))
+        drawn = torch.randperm(available, generator=self.generator, device="cpu")[:kept].sort().values
+        return drawn.to(torch.get_default_device())
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class FourierLayout:
     def initial_weight(self, frequencies: Tensor) -> nn.Parameter:
         """Complex [h, d_k, d_k, M], real and imaginary parts uniform in [0, 1)/D²."""
         width = self.d_model // self.heads
-        weight = torch.rand(self.heads, width, width, len(frequencies), dtype=torch.complex64)
-        return nn.Parameter(weight / self.d_model**2)
+        weight = torch.empty(self.heads, width, width, len(frequencies), dtype=torch.complex64)
+        torch.view_as_real(weight).uniform_(0, 1 / self.d_model**2)
+        return nn.Parameter(weight)
 
 
 class FourierBlock(nn.Module):

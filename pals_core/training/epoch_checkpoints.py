@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pals_core.checkpoint.file import Checkpoint, dtype_name, read_checkpoint, stored_tensors, write_checkpoint
-from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, Metrics
+from pals_core.checkpoint.file import Checkpoint, PackedMasks, read_checkpoint, stored_tensors, write_checkpoint
+from pals_core.checkpoint.header import CheckpointHeader, EpochSummary, Metrics, StoredPrecision, summary_of
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.groups import grouped
@@ -45,8 +45,11 @@ class EpochCheckpoints:
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03}.pals.safetensors"
 
-    def save(self, model: nn.Module, masks: MaskSet, *, epoch: int, step: int, validation_loss: float) -> Path:
-        """Write the network as it is; returns the file."""
+    def save(self, model: nn.Module, masks: MaskSet, epochs: Sequence[EpochSummary]) -> Path:
+        """Write the network as it is after these epochs; returns the file."""
+        epoch, precision = epochs[-1].epoch, StoredPrecision.FP32
+        weights = {name: tensor.detach().cpu() for name, tensor in stored_tensors(model).items()}
+        packed = PackedMasks.of({name: masks[name].cpu() for name in masks})
         known_future, frequency = self.spec.data.known_future, self.series_ends[0].frequency
         header = CheckpointHeader(
             spec=self.spec,
@@ -58,10 +61,9 @@ class EpochCheckpoints:
             scaler_std=tuple(self.scaler.std.tolist()),
             known_future_mean=tuple(map(tuple, self.known_future.mean.tolist())) if known_future else (),
             known_future_std=tuple(map(tuple, self.known_future.std.tolist())) if known_future else (),
-            epoch=epoch,
-            step=step,
-            validation_loss=validation_loss,
-            layers=self._layers(masks),
+            trace=summary_of(epochs),
+            layers={name: packed.layer(name, weights[name], self.flops.of_weights[name], precision) for name in packed},
+            precision=precision,
             products=self.flops.products,
             total_parameters=masks.total_parameters,
             dataset_sha256=self.dataset_sha256,
@@ -71,23 +73,9 @@ class EpochCheckpoints:
                 "torch": str(torch.__version__),
             },
         )
-        weights = {name: tensor.detach().cpu() for name, tensor in stored_tensors(model).items()}
-        checkpoint = Checkpoint(header, weights, {name: masks[name].cpu() for name in masks}, self.series_ends)
-        write_checkpoint(self.path(epoch), checkpoint)
+        write_checkpoint(self.path(epoch), Checkpoint(header, weights, packed, self.series_ends))
         self._written.add(epoch)
         return self.path(epoch)
-
-    def _layers(self, masks: MaskSet) -> dict[str, MaskedLayer]:
-        active = masks.active
-        return {
-            name: MaskedLayer(
-                shape=tuple(masks[name].shape),
-                dtype=dtype_name(masks.parameter(name)),
-                active=active[name],
-                flops_dense=self.flops.of_weights[name],
-            )
-            for name in masks
-        }
 
     def load(self, epoch: int) -> Checkpoint:
         return read_checkpoint(self.path(epoch))

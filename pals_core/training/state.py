@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pals_core.checkpoint.file import stored_tensors
-from pals_core.checkpoint.packing import pack, unpack
+from pals_core.checkpoint.header import EpochSummary
+from pals_core.checkpoint.positions import decode_positions, encode_positions
+from pals_core.sparsity.decision import Move
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import SparsityMethod
 from pals_core.training.batch_order import BatchOrder
@@ -41,7 +43,8 @@ class TrainingState:
     arithmetic: Arithmetic
     step: int = 0  # optimiser steps taken
     density_sum: float = 0.0  # over the steps
-    validation_loss: float | None = None  # of the last whole epoch
+    moves: dict[Move, int] = field(default_factory=lambda: dict.fromkeys(Move, 0))  # mask updates so far
+    epochs: list[EpochSummary] = field(default_factory=list)
 
     @property
     def epoch(self) -> int:
@@ -57,7 +60,8 @@ class TrainingState:
         return {
             "step": self.step,
             "density_sum": self.density_sum,
-            "validation_loss": self.validation_loss,
+            "moves": {str(move): count for move, count in self.moves.items()},
+            "epochs": [epoch.model_dump(mode="json") for epoch in self.epochs],
             "losses": self.losses.state_dict(),
             "best": self.best.state_dict(),
             "stopping": self.stopping.state_dict(),
@@ -72,7 +76,8 @@ class TrainingState:
             weight = tensor.detach().cpu()
             tensors[f"weight/{name}"] = weight
             if name in masks:
-                tensors[f"weight/{name}"], tensors[f"mask/{name}"] = pack(weight, masks[name])
+                tensors[f"weight/{name}"] = weight[masks[name]]
+                tensors[f"mask/{name}"] = torch.from_numpy(encode_positions(masks[name].numpy()))
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 moment = value.detach().cpu()
@@ -92,7 +97,12 @@ class TrainingState:
         for name, tensor in stored_tensors(self.model).items():
             weight = tensors[f"weight/{name}"]
             if name in self.masks.shapes:
-                weight, masks[name] = unpack(weight, tensors[f"mask/{name}"], tuple(tensor.shape))
+                code = tensors[f"mask/{name}"].numpy()
+                mask = torch.from_numpy(decode_positions(code, tensor.numel(), len(weight)))
+                masks[name] = mask.view(tensor.shape)
+                dense = torch.zeros(tensor.shape, dtype=weight.dtype)
+                dense[masks[name]] = weight
+                weight = dense
             if weight.shape != tensor.shape:
                 raise ValueError(f"{name} has the shape {tuple(weight.shape)}")
             tensor.copy_(weight)
@@ -107,7 +117,8 @@ class TrainingState:
         self.best.load_state_dict(plain["best"])
         self.stopping.load_state_dict(plain["stopping"])
         self.step, self.density_sum = plain["step"], plain["density_sum"]
-        self.validation_loss = plain["validation_loss"]
+        self.moves = {move: plain["moves"][move] for move in Move}
+        self.epochs = [EpochSummary.model_validate(epoch) for epoch in plain["epochs"]]
 
     def _load_optimizer(self, masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}

@@ -20,9 +20,8 @@ import torch
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
-from pals_core.checkpoint.container import header_text
 from pals_core.checkpoint.header import HeaderPart
-from pals_core.checkpoint.tensor_file import read_tensors, unfinished, write_tensors
+from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import Precision, Spec
@@ -99,14 +98,11 @@ class StateFiles:
         Raises InvalidCheckpoint when the file is torn, damaged, of another version, spec or table, and
         FileNotFoundError without a file.
         """
-        text = header_text(path, STATE_KEY)
-        header = _parse(text)
-        if header.spec != self.spec:
-            parts = [part for part in Spec.model_fields if getattr(header.spec, part) != getattr(self.spec, part)]
-            raise InvalidCheckpoint(f"the state is of a training with another spec: {', '.join(parts)} differ")
-        if header.table_sha256 != self.table_sha256:
-            raise InvalidCheckpoint("the state is of a training on another table")
-        tensors = read_tensors(path, text)
+        with open_tensors(path, STATE_KEY) as file:
+            header = _parse(file.text)
+            self._require_own(header)
+            file.verify()
+            tensors = file.read_all()
         try:
             best_file = _bytes(tensors.pop(_BEST, None))
             state.load(header.plain, tensors)
@@ -114,18 +110,19 @@ class StateFiles:
             message = f"the state does not fit the training its spec describes: {str(error)[:200]}"
             raise InvalidCheckpoint(message) from error
         checkpoints.restore(best_file, best=state.best.epoch, last=state.epoch)
-        if state.validation_loss is not None and not state.steps_into_epoch and state.best.epoch != state.epoch:
+        if state.epochs and not state.steps_into_epoch and state.best.epoch != state.epoch:
             # Right after an epoch the network is the one of the last checkpoint, which need not be here.
-            checkpoints.save(
-                state.model,
-                state.masks,
-                epoch=state.epoch,
-                step=state.step,
-                validation_loss=state.validation_loss,
-            )
+            checkpoints.save(state.model, state.masks, state.epochs)
         if path.parent.resolve() == self.folder.resolve():
             self._kept = [self.folder / path.name]
         return _differences(header.surroundings, surroundings_of(state))
+
+    def _require_own(self, header: StateHeader) -> None:
+        if header.spec != self.spec:
+            parts = [part for part in Spec.model_fields if getattr(header.spec, part) != getattr(self.spec, part)]
+            raise InvalidCheckpoint(f"the state is of a training with another spec: {', '.join(parts)} differ")
+        if header.table_sha256 != self.table_sha256:
+            raise InvalidCheckpoint("the state is of a training on another table")
 
     def remove(self) -> None:
         """Remove the files of this training, which has ended."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pals_core.checkpoint.header import CheckpointHeader, Metrics
+from pals_core.checkpoint.header import CheckpointHeader, EpochSummary, Metrics
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, Problem
@@ -189,6 +189,7 @@ class Trainer:
                     yield from progress()
                     change = method.update(decision)
                     masks.apply(optimizer)
+                    state.moves[decision.move] += 1
                     yield _mask_update(decision, change, epoch)
                 elif losses.is_due:
                     yield from progress()
@@ -199,19 +200,29 @@ class Trainer:
             order.end_epoch()
             yield from progress()
             validation_loss = evaluate(forward, windows.validation, validation).mse
-            state.validation_loss = require_finite(validation_loss, state.step, learning_rate, "validation")
+            require_finite(validation_loss, state.step, learning_rate, "validation")
+            state.epochs.append(
+                EpochSummary(
+                    epoch=epoch,
+                    step=state.step,
+                    train_loss=losses.end_epoch(),
+                    validation_loss=validation_loss,
+                    sparsity=masks.sparsity,
+                    moves=dict(state.moves),
+                )
+            )
             is_best = best.offer(epoch, validation_loss, masks.sparsity)
             yield EpochEnd(
                 epoch=epoch,
                 step=state.step,
-                train_loss=losses.end_epoch(),
+                train_loss=state.epochs[-1].train_loss,
                 validation_loss=validation_loss,
                 sparsity=masks.sparsity,
                 learning_rate=learning_rate,
                 masks_frozen=method.is_frozen(state.step),
                 is_best=is_best,
             )
-            path = checkpoints.save(model, masks, epoch=epoch, step=state.step, validation_loss=validation_loss)
+            path = checkpoints.save(model, masks, state.epochs)
             yield CheckpointSaved(
                 step=state.step,
                 epoch=epoch,

@@ -8,24 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pals_core.checkpoint.container import header_text
-from pals_core.checkpoint.tensor_file import digest_of
+from pals_core.checkpoint.container import HEADER_KEY
+from pals_core.checkpoint.tensor_file import open_tensors, write_tensors
 
 Change = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
 
 def forge(source: Path, target: Path, change: Change) -> None:
     """Write what `change` makes of a checkpoint, with a digest that is right."""
-    text, tensors = header_text(source), load_file(source)
-    description = json.loads(text)
-    del tensors["digest"]
+    with open_tensors(source) as file:
+        description, tensors = json.loads(file.text), file.read_all()
     change(description, tensors)
-    text = json.dumps(description)
-    tensors.setdefault("digest", digest_of(text, tensors))
-    save_file(tensors, target, metadata={"pals": text})
+    write_tensors(target, HEADER_KEY, json.dumps(description), tensors)
 
 
 def set_field(*path: str | int, value: Any) -> Change:

@@ -77,8 +77,8 @@ HOSTILE = [
     pytest.param(set_tensor("series.values", with_value(0, float("inf"))), "not finite", id="infinite value"),
     pytest.param(set_tensor("series.values", lambda t: t[:1].clone()), "2 times", id="one end"),
     pytest.param(set_tensor("series.values", lambda t: t[:, :, :1].clone()), "2 columns", id="no known future"),
-    pytest.param(set_tensor("series.times", lambda t: t[0].clone()), "2 times", id="times of one"),
-    pytest.param(set_tensor("series.times", with_value(9, 0)), "grid", id="times off the grid"),
+    pytest.param(set_tensor("series.starts", lambda t: t[:1].clone()), "2 times", id="the start of one"),
+    pytest.param(set_tensor("series.starts", with_value(1, -(2**63))), "grid", id="no start"),
     pytest.param(set_field("spec", "data", "missing", value="error"), "not finite", id="missing without a mask"),
 ]
 

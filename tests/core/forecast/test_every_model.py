@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from pals_core.checkpoint.container import header_text
 from pals_core.checkpoint.file import read_checkpoint
-from pals_core.checkpoint.tensor_file import digest_of
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.forecast.forecaster import load_forecaster
 from pals_core.spec import MODEL_SPECS, Spec
 from pals_core.training.events import CheckpointSaved, Finished
 from pals_core.training.trainer import Trainer
+from tests.core.checkpoint.forgery import forge, set_tensor, with_value
 
 SIZES = {"d_model": 16, "d_ff": 32, "heads": 2, "encoder_layers": 2}
 SMALLER = {"patch_len": 4, "stride": 2, "modes": 3, "moving_avg": 5, "factor": 1}
@@ -69,12 +67,7 @@ def test_an_index_out_of_range_is_refused(
     spec = make_spec(model=small(name), training={"epochs": 1})
     *_, saved, _finished = Trainer(spec, series, tmp_path).run()
     assert isinstance(saved, CheckpointSaved)
-    text, tensors = header_text(Path(saved.path)), load_file(saved.path)
-    del tensors["digest"]
-    [key] = [key for key in tensors if key == buffer]
-    tensors[key].view(-1)[0] = index
-    tensors["digest"] = digest_of(text, tensors)
     forged = tmp_path / "forged"
-    save_file(tensors, forged, metadata={"pals": text})
+    forge(Path(saved.path), forged, set_tensor(buffer, with_value(0, index)))
     with pytest.raises(InvalidCheckpoint, match="outside of 0 to"):
         read_checkpoint(forged)

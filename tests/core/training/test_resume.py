@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from pals_core.checkpoint.tensor_file import unfinished, write_tensors
+from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
@@ -344,16 +343,14 @@ def test_a_state_of_another_network_is_refused_although_its_digest_is_right(
 ) -> None:
     spec, content = state_bytes
     state = write(content, "state.safetensors")
-    with safe_open(state, "pt") as file:
-        text = file.metadata()[STATE_KEY]
-    tensors = load_file(state)
-    del tensors["digest"]
+    with open_tensors(state, STATE_KEY) as file:
+        text, tensors = file.text, file.read_all()
     del tensors["weight/trend.bias"]
     write_tensors(state, STATE_KEY, text, tensors)
     with pytest.raises(InvalidCheckpoint, match="does not fit"):
         next(Trainer(spec, short, tmp_path, resume_from=state).run())
     save_file(tensors, state, metadata={STATE_KEY: text})
-    with pytest.raises(InvalidCheckpoint, match="lacks the tensor 'digest'"):
+    with pytest.raises(InvalidCheckpoint, match="no digest"):
         next(Trainer(spec, short, tmp_path, resume_from=state).run())
 
 

@@ -1,0 +1,109 @@
+"""Which weights of a tensor are active, in at most one bit for each and fewer where one kind is rare.
+
+The code of N weights, in row-major order, is empty where all are active. Otherwise its first byte says what is coded:
+the bits 0 to 6 are b, at most 4, and bit 7 is 0 when the places of the active weights are coded, 1 when those of the
+inactive ones are. With these places p₁ < … < p_k, and N for the place after the last, there are k + 1 gaps
+g_i = p_i − p_{i−1} − 1, where p₀ = −1: a Golomb–Rice code with parameter 2^b (S. W. Golomb, "Run-length encodings",
+1966; R. F. Rice, 1979), its two parts in two streams of bits, the first bit of a byte the lowest. First b bit planes of
+k + 1 bits each, the lowest bits of the gaps first, filled up with zeros to a whole byte; then for each gap ⌊g_i / 2^b⌋
+zeros and a one, filled up likewise. At b = 0 this is the bit mask itself and one more bit.
+
+A code of n bytes is never that of more than 128·n weights, so that a hostile file cannot ask for much more memory than
+it brings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pals_core.errors import InvalidCheckpoint
+
+MOST_LOW_BITS = 4
+_OF_INACTIVE = 0x80
+
+Code: TypeAlias = npt.NDArray[np.uint8]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+def encode_positions(mask: Mask) -> Code:
+    """Return the shortest code of a mask, [N] or of any other shape."""
+    flat = mask.reshape(-1)
+    active = int(np.count_nonzero(flat))
+    if active == flat.size:
+        return np.empty(0, dtype=np.uint8)
+    of_inactive = 2 * active > flat.size
+    places = np.flatnonzero(~flat if of_inactive else flat)
+    gaps = np.diff(places, prepend=-1, append=flat.size) - 1
+    choices = range(MOST_LOW_BITS + 1)
+    low_bits = min(choices, key=lambda bits: _bytes(len(gaps) * bits) + _bytes(_unary_bits(gaps, bits)))
+    planes = [(gaps >> plane & 1).astype(np.bool_) for plane in range(low_bits)]
+    unary = np.zeros(_unary_bits(gaps, low_bits), dtype=np.bool_)
+    unary[np.cumsum((gaps >> low_bits) + 1) - 1] = True
+    first = np.array([low_bits | (_OF_INACTIVE if of_inactive else 0)], dtype=np.uint8)
+    low = np.packbits(np.concatenate(planes), bitorder="little") if planes else np.empty(0, dtype=np.uint8)
+    return np.concatenate((first, low, np.packbits(unary, bitorder="little")))
+
+
+def _unary_bits(gaps: npt.NDArray[np.int64], low_bits: int) -> int:
+    return len(gaps) + int((gaps >> low_bits).sum())
+
+
+def _bytes(bits: int) -> int:
+    return -(-bits // 8)
+
+
+def decode_positions(code: Code, weights: int, active: int) -> Mask:
+    """Return the mask, [weights], of a code that is to have `active` weights; raises InvalidCheckpoint otherwise."""
+    if not len(code):
+        if active != weights:
+            raise InvalidCheckpoint(f"all {weights} weights are marked; other counts say {active}")
+        return np.ones(weights, dtype=np.bool_)
+    of_inactive, low_bits = bool(code[0] & _OF_INACTIVE), int(code[0]) & ~_OF_INACTIVE
+    if low_bits > MOST_LOW_BITS:
+        raise InvalidCheckpoint(f"the positions are in a code of {low_bits} low bits; at most {MOST_LOW_BITS} are read")
+    gaps = (weights - active if of_inactive else active) + 1
+    low, unary = np.split(code[1:], [_bytes(gaps * low_bits)])
+    bits = np.unpackbits(unary, bitorder="little")
+    if low_bits == 0:
+        return _bit_mask(bits, weights, gaps, of_inactive)
+    if len(bits) >= gaps + (weights >> low_bits) + 8:
+        raise InvalidCheckpoint(f"the positions take {len(code)} bytes, more than those of {weights} weights can")
+    # Whole numbers of four bytes halve the memory; below, none exceeds 17 times the weights.
+    integer = np.int32 if weights < 2**26 else np.int64
+    ends: npt.NDArray[Any] = np.flatnonzero(bits).astype(integer)  # e_i = Σ_{j ≤ i} ⌊g_j / 2^b⌋ + i, counted from 0
+    if len(ends) != gaps or len(low) * 8 < gaps * low_bits or len(unary) != _bytes(int(ends[-1]) + 1):
+        raise InvalidCheckpoint(_miscounted(max(len(ends) - 1, 0), gaps - 1))
+    planes = np.unpackbits(low, bitorder="little")
+    if planes[gaps * low_bits :].any():
+        raise InvalidCheckpoint("the positions mark weights beyond the last one")
+    low_parts = np.zeros(gaps, dtype=np.uint8)
+    for plane in range(low_bits):
+        low_parts |= planes[plane * gaps : (plane + 1) * gaps] << plane
+    places, order = ends, np.arange(gaps, dtype=integer)
+    places -= order
+    places <<= low_bits
+    places += order
+    places += np.cumsum(low_parts, dtype=integer)
+    if places[-1] != weights:
+        raise InvalidCheckpoint(f"the positions are those of {places[-1]} weights; there are {weights}")
+    mask = np.full(weights, of_inactive)
+    mask[places[:-1]] = not of_inactive
+    return mask
+
+
+def _bit_mask(bits: npt.NDArray[np.uint8], weights: int, gaps: int, of_inactive: bool) -> Mask:
+    if len(bits) != 8 * _bytes(weights + 1):
+        raise InvalidCheckpoint(f"the positions are {len(bits)} bits; {weights} weights need {weights + 1}")
+    if not bits[weights] or bits[weights + 1 :].any():
+        raise InvalidCheckpoint("the positions mark weights beyond the last one")
+    mask = bits[:weights].view(np.bool_)
+    if (marked := int(np.count_nonzero(mask))) != gaps - 1:
+        raise InvalidCheckpoint(_miscounted(marked, gaps - 1))
+    return ~mask if of_inactive else mask
+
+
+def _miscounted(marked: int, said: int) -> str:
+    return f"the positions mark {marked} weights; other counts say {said}"

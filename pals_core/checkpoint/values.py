@@ -1,0 +1,55 @@
+"""The active values of a tensor in the precision of a file.
+
+Shapes: k active values, R rows: the tensor's first axis. Complex values are pairs of reals, [k, 2].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pals_core.checkpoint.header import StoredPrecision
+from pals_core.errors import InvalidCheckpoint
+
+STORED_TYPES = {
+    StoredPrecision.FP32: torch.float32,
+    StoredPrecision.FP16: torch.float16,
+    StoredPrecision.BF16: torch.bfloat16,
+    StoredPrecision.INT8: torch.int8,
+}
+_LARGEST = 127  # −128 is not used: the scale is symmetric
+
+
+def compress(weight: Tensor, mask: Tensor, precision: StoredPrecision) -> tuple[Tensor, Tensor | None]:
+    """Return the active values of a float32 or complex64 tensor as they are stored, and for int8 the scales, [R].
+
+    A scale is the largest magnitude of its row's active values over 127, 0 for a row without any; values are rounded
+    to the nearest multiple of it. Raises InvalidCheckpoint for a weight that fp16 cannot hold.
+    """
+    values = weight[mask]
+    reals = torch.view_as_real(values) if values.is_complex() else values
+    if precision is StoredPrecision.INT8:
+        rows = torch.view_as_real(weight * mask) if weight.is_complex() else weight * mask
+        scales = rows.flatten(1).abs().amax(1) / _LARGEST
+        of_values = _of_values(scales, mask, reals)
+        # A row of denormal numbers has the scale 0, and all its values are rounded to it.
+        steps = torch.where(of_values > 0, reals / of_values, 0)
+        return steps.round().clamp(-_LARGEST, _LARGEST).to(torch.int8), scales
+    stored = reals.to(STORED_TYPES[precision])
+    if not stored.isfinite().all():
+        raise InvalidCheckpoint(f"a weight of {float(reals.abs().max()):g} is too large for {precision}; use bf16")
+    return stored.contiguous(), None
+
+
+def expand(stored: Tensor, scales: Tensor | None, mask: Tensor, *, is_complex: bool) -> Tensor:
+    """Return the active values, [k] in float32 or complex64, of what `compress` returned; the counts must agree."""
+    reals = stored.to(torch.float32)
+    if scales is not None:
+        reals = reals * _of_values(scales, mask, reals)
+    return torch.view_as_complex(reals.contiguous()) if is_complex else reals
+
+
+def _of_values(scales: Tensor, mask: Tensor, reals: Tensor) -> Tensor:
+    """The scale of each value, [k], or [k, 1] for pairs."""
+    of_values = scales.repeat_interleave(mask.flatten(1).sum(1))
+    return of_values.unsqueeze(1) if reals.ndim == 2 else of_values
