@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pals_core.checkpoint.container import read_header
     from pals_core.checkpoint.file import Checkpoint, read_checkpoint
     from pals_core.checkpoint.header import CheckpointHeader
+    from pals_core.compaction.compact import Compacted, CompactionReport, compact
     from pals_core.data.audit import audit_table
     from pals_core.data.table import Table, read_table
     from pals_core.errors import (
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Checkpoint": "pals_core.checkpoint.file",
     "CheckpointHeader": "pals_core.checkpoint.header",
+    "Compacted": "pals_core.compaction.compact",
+    "CompactionReport": "pals_core.compaction.compact",
     "Forecast": "pals_core.forecast.forecaster",
     "Forecaster": "pals_core.forecast.forecaster",
     "InvalidCheckpoint": "pals_core.errors",
@@ -47,6 +50,8 @@ _HOMES = {
     "TrainingEvent": "pals_core.training.events",
     "TrainingFailed": "pals_core.errors",
     "audit_table": "pals_core.data.audit",
+    "compact": "pals_core.compaction.compact",
+    "export_onnx": "pals_core.export.onnx",
     "load_forecaster": "pals_core.forecast.forecaster",
     "read_checkpoint": "pals_core.checkpoint.file",
     "read_header": "pals_core.checkpoint.container",
@@ -57,6 +62,8 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CheckpointHeader",
+    "Compacted",
+    "CompactionReport",
     "Forecast",
     "Forecaster",
     "InvalidCheckpoint",
@@ -72,6 +79,8 @@ __all__ = [
     "TrainingEvent",
     "TrainingFailed",
     "audit_table",
+    "compact",
+    "export_onnx",
     "load_forecaster",
     "read_checkpoint",
     "read_header",
