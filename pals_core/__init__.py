@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pals_core.data.audit import audit_table
     from pals_core.data.table import Table, read_table
     from pals_core.errors import (
+        ExportFailed,
         InvalidCheckpoint,
         InvalidForecastInput,
         InvalidSpec,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Problem,
         TrainingFailed,
     )
+    from pals_core.export.onnx import OnnxExport, export_onnx
     from pals_core.forecast.forecaster import Forecast, Forecaster, load_forecaster
     from pals_core.spec import Spec
     from pals_core.training.events import TrainingEvent
@@ -35,12 +37,14 @@ _HOMES = {
     "CheckpointHeader": "pals_core.checkpoint.header",
     "Compacted": "pals_core.compaction.compact",
     "CompactionReport": "pals_core.compaction.compact",
+    "ExportFailed": "pals_core.errors",
     "Forecast": "pals_core.forecast.forecaster",
     "Forecaster": "pals_core.forecast.forecaster",
     "InvalidCheckpoint": "pals_core.errors",
     "InvalidForecastInput": "pals_core.errors",
     "InvalidSpec": "pals_core.errors",
     "InvalidTable": "pals_core.errors",
+    "OnnxExport": "pals_core.export.onnx",
     "PalsError": "pals_core.errors",
     "Problem": "pals_core.errors",
     "Spec": "pals_core.spec",
@@ -64,12 +68,14 @@ __all__ = [
     "CheckpointHeader",
     "Compacted",
     "CompactionReport",
+    "ExportFailed",
     "Forecast",
     "Forecaster",
     "InvalidCheckpoint",
     "InvalidForecastInput",
     "InvalidSpec",
     "InvalidTable",
+    "OnnxExport",
     "PalsError",
     "Problem",
     "Spec",

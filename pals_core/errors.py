@@ -5,7 +5,8 @@ PalsError                    code, message and problems for a person and a progr
 ├── InvalidSpec              the training spec is wrong, by itself or for this table
 ├── InvalidCheckpoint        the checkpoint file is damaged, hostile or of another version
 ├── InvalidForecastInput     the recent values given for a forecast do not fit the model
-└── TrainingFailed           training could not go on (diverged, no memory, no such device)
+├── TrainingFailed           training could not go on (diverged, no memory, no such device)
+└── ExportFailed             a checkpoint cannot be written in another format here
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class ErrorCode(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     DEVICE_UNAVAILABLE = "device_unavailable"
     DIVERGED = "diverged"
+    EXPORT_FAILED = "export_failed"
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,7 @@ class TrainingFailed(PalsError):
 
     default_code = ErrorCode.DIVERGED
     checkpoint: Path | None = None
+
+
+class ExportFailed(PalsError):
+    default_code = ErrorCode.EXPORT_FAILED
