@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Problem,
         TrainingFailed,
     )
+    from pals_core.export.card import model_card
     from pals_core.export.onnx import OnnxExport, export_onnx
     from pals_core.forecast.forecaster import Forecast, Forecaster, load_forecaster
     from pals_core.spec import Spec
@@ -57,6 +58,7 @@ _HOMES = {
     "compact": "pals_core.compaction.compact",
     "export_onnx": "pals_core.export.onnx",
     "load_forecaster": "pals_core.forecast.forecaster",
+    "model_card": "pals_core.export.card",
     "read_checkpoint": "pals_core.checkpoint.file",
     "read_header": "pals_core.checkpoint.container",
     "read_table": "pals_core.data.table",
@@ -88,6 +90,7 @@ __all__ = [
     "compact",
     "export_onnx",
     "load_forecaster",
+    "model_card",
     "read_checkpoint",
     "read_header",
     "read_table",
