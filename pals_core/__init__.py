@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from pals_core.checkpoint.container import read_header
     from pals_core.checkpoint.file import Checkpoint, read_checkpoint
     from pals_core.checkpoint.header import CheckpointHeader
+    from pals_core.compaction.compact import Compacted, CompactionReport, compact
     from pals_core.data.audit import audit_table
     from pals_core.data.table import Table, read_table
     from pals_core.errors import (
+        ExportFailed,
         InvalidCheckpoint,
         InvalidForecastInput,
         InvalidSpec,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
         Problem,
         TrainingFailed,
     )
+    from pals_core.export.card import model_card
+    from pals_core.export.onnx import OnnxExport, export_onnx
     from pals_core.forecast.forecaster import Forecast, Forecaster, load_forecaster
     from pals_core.spec import Spec
     from pals_core.training.events import TrainingEvent
@@ -32,12 +36,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "Checkpoint": "pals_core.checkpoint.file",
     "CheckpointHeader": "pals_core.checkpoint.header",
+    "Compacted": "pals_core.compaction.compact",
+    "CompactionReport": "pals_core.compaction.compact",
+    "ExportFailed": "pals_core.errors",
     "Forecast": "pals_core.forecast.forecaster",
     "Forecaster": "pals_core.forecast.forecaster",
     "InvalidCheckpoint": "pals_core.errors",
     "InvalidForecastInput": "pals_core.errors",
     "InvalidSpec": "pals_core.errors",
     "InvalidTable": "pals_core.errors",
+    "OnnxExport": "pals_core.export.onnx",
     "PalsError": "pals_core.errors",
     "Problem": "pals_core.errors",
     "Spec": "pals_core.spec",
@@ -47,7 +55,10 @@ _HOMES = {
     "TrainingEvent": "pals_core.training.events",
     "TrainingFailed": "pals_core.errors",
     "audit_table": "pals_core.data.audit",
+    "compact": "pals_core.compaction.compact",
+    "export_onnx": "pals_core.export.onnx",
     "load_forecaster": "pals_core.forecast.forecaster",
+    "model_card": "pals_core.export.card",
     "read_checkpoint": "pals_core.checkpoint.file",
     "read_header": "pals_core.checkpoint.container",
     "read_table": "pals_core.data.table",
@@ -57,12 +68,16 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CheckpointHeader",
+    "Compacted",
+    "CompactionReport",
+    "ExportFailed",
     "Forecast",
     "Forecaster",
     "InvalidCheckpoint",
     "InvalidForecastInput",
     "InvalidSpec",
     "InvalidTable",
+    "OnnxExport",
     "PalsError",
     "Problem",
     "Spec",
@@ -72,7 +87,10 @@ __all__ = [
     "TrainingEvent",
     "TrainingFailed",
     "audit_table",
+    "compact",
+    "export_onnx",
     "load_forecaster",
+    "model_card",
     "read_checkpoint",
     "read_header",
     "read_table",

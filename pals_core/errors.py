@@ -5,7 +5,8 @@ PalsError                    code, message and problems for a person and a progr
 ├── InvalidSpec              the training spec is wrong, by itself or for this table
 ├── InvalidCheckpoint        the checkpoint file is damaged, hostile or of another version
 ├── InvalidForecastInput     the recent values given for a forecast do not fit the model
-└── TrainingFailed           training could not go on (diverged, no memory, no such device)
+├── TrainingFailed           training could not go on (diverged, no memory, no such device)
+└── ExportFailed             a checkpoint cannot be written in another format here
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class ErrorCode(StrEnum):
     DEVICE_UNAVAILABLE = "device_unavailable"
     DIVERGED = "diverged"
     NOT_DETERMINISTIC = "not_deterministic"
+    EXPORT_FAILED = "export_failed"
 
 
 @dataclass(frozen=True)
@@ -81,3 +83,7 @@ class TrainingFailed(PalsError):
 
     default_code = ErrorCode.DIVERGED
     checkpoint: Path | None = None
+
+
+class ExportFailed(PalsError):
+    default_code = ErrorCode.EXPORT_FAILED

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import nn
 
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader
@@ -48,12 +49,15 @@ class Forecast:
 
 
 class Forecaster:
-    """A trained network ready to forecast on the CPU; the same input always gives the same forecast."""
+    """A trained network ready to forecast on the CPU; the same input always gives the same forecast.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    The network is the checkpoint's unless another `model` is given in its place, such as a compacted one.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: nn.Module | None = None) -> None:
         self.header: CheckpointHeader = checkpoint.header
         self._series_ends = checkpoint.series_ends
-        self._model = checkpoint.build()
+        self._model = checkpoint.build() if model is None else model
         self._lengths = window_lengths(self.header.spec.data)
 
     def forecast(

@@ -52,8 +52,8 @@ class MultiHeadAttention(nn.Module):
     ) -> Tensor:
         if last is not None:
             queries = queries[:, -last:]
-        scale = 1 / math.sqrt(queries.shape[2] // self.heads)
         query, key, value = self.query(queries), self.key(keys), self.value(keys)
+        scale = 1 / math.sqrt(query.shape[2] // self.heads)
         query = query * scale
         bias: Tensor | None = None  # broadcastable to [B·h, Q, K]
         if destationarisation is not None:

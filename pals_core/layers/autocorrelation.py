@@ -38,15 +38,15 @@ class AutoCorrelation(nn.Module):
         )
         # The mean of the transforms is the transform of the mean.
         correlation = signal((query * key.conj()).mean(dim=1), length)  # [B, L]
-        weight_at = self._weight_at_delays(correlation)
+        weight_at = self.weight_at_delays(correlation)
         shifted = signal(value * spectrum(weight_at).conj().unsqueeze(1), length)  # Σ_d weight(d)·V(t + d)
         return self.output(shifted.transpose(1, 2))  # type: ignore[no-any-return]
 
-    def _weight_at_delays(self, correlation: Tensor) -> Tensor:
+    def weight_at_delays(self, correlation: Tensor) -> Tensor:
         """Return the softmax of the k largest correlations at their delays, [B, L], zero elsewhere."""
         length = correlation.shape[1]
         count = max(1, min(length, int(self.factor * math.log(length))))
         deciding = correlation.detach().mean(dim=0, keepdim=True) if self.training else correlation.detach()
-        delays = deciding.topk(count, dim=1).indices.expand(len(correlation), -1)
+        delays = deciding.topk(count, dim=1).indices.expand(correlation.shape[0], -1)
         weights = correlation.gather(1, delays).softmax(dim=1)
         return torch.zeros_like(correlation).scatter(1, delays, weights)

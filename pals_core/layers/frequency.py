@@ -43,12 +43,12 @@ class FourierLayout:
 
     def split(self, x: Tensor) -> Tensor:
         """[B, L, D] to [B, h, d_k, L]."""
-        return x.view(*x.shape[:2], self.heads, self.d_model // self.heads).permute(0, 2, 3, 1)
+        return x.view(*x.shape[:2], self.heads, -1).permute(0, 2, 3, 1)
 
     def merge(self, x: Tensor) -> Tensor:
         """[B, h, d_k, L] to [B, L, D]."""
         if self.published_axis_order:
-            return x.reshape(len(x), x.shape[-1], self.d_model)
+            return x.reshape(x.shape[0], x.shape[-1], self.d_model)
         return x.flatten(1, 2).transpose(1, 2)
 
     def initial_weight(self, frequencies: Tensor) -> nn.Parameter:

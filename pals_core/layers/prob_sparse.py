@@ -70,7 +70,7 @@ class ProbSparseAttention(nn.Module):
         context = context.to(value.dtype).scatter(2, rows.expand_as(attended), attended)  # [B, h, Q, d_k]
         if not self.published_axis_order:
             context = context.transpose(1, 2)
-        merged = context.reshape(queries.shape)
+        merged = context.reshape(*queries.shape[:2], -1)
         return self.output(merged if last is None else merged[:, -last:])  # type: ignore[no-any-return]
 
     @torch.no_grad()

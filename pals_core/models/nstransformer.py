@@ -53,7 +53,7 @@ class NSTransformer(nn.Module):
             tau=self.tau_projector(x_enc, std).exp().squeeze(1), delta=self.delta_projector(x_enc, mean)
         )
         seed = values[:, self.lengths.input_len - self.lengths.label_len :]
-        seed = torch.cat((seed, seed.new_zeros(len(seed), self.lengths.horizon, seed.shape[2])), dim=1)
+        seed = torch.cat((seed, seed.new_zeros(seed.shape[0], self.lengths.horizon, seed.shape[2])), dim=1)
         encoded = self.encoder(self.encoder_embedding(values, x_mark_enc), destationarisation)
         embedded = self.decoder_embedding(seed, x_mark_dec)
         decoded = self.decoder(embedded, encoded, self.lengths.horizon, destationarisation)

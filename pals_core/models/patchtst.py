@@ -54,4 +54,4 @@ class PatchTST(nn.Module):
             x = layer(x)
         features = self.norm(x.transpose(1, 2)).flatten(1)  # [B·C, D·P]
         forecast: Tensor = self.dropout(self.head(features))
-        return forecast.view(len(x_enc), x_enc.shape[2], -1).transpose(1, 2) * std + mean
+        return forecast.view(x_enc.shape[0], x_enc.shape[2], -1).transpose(1, 2) * std + mean

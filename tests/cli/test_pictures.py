@@ -10,8 +10,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from cli.demo import Series
-from cli.pictures import ACCENT, INK, MUTED, SECOND, THIRD, draw_forecast, draw_training
+from cli.pictures import draw_forecast, draw_training
 from pals_client import Event, MetricSeries
+from pals_core.figures import ACCENT, INK, MUTED, SECOND, THIRD
 
 START = datetime(2001, 1, 6)
 

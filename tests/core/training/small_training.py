@@ -14,11 +14,21 @@ import torch
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table
 from pals_core.feasibility import check, resolve
-from pals_core.spec import Spec
+from pals_core.spec import MODEL_SPECS, Spec
 from pals_core.training.events import TrainingEvent
 from pals_core.training.trainer import Trainer
 
 MakeSpec = Callable[..., Spec]
+
+MODEL_NAMES = [spec.model_fields["name"].default for spec in MODEL_SPECS]
+SIZES = {"d_model": 16, "d_ff": 32, "heads": 2, "encoder_layers": 2}
+SMALLER = {"patch_len": 4, "stride": 2, "modes": 3, "moving_avg": 5, "factor": 1}
+
+
+def small_model(name: str) -> dict[str, Any]:
+    """The spec of a model at a size that trains in a moment."""
+    [fields] = [spec.model_fields for spec in MODEL_SPECS if spec.model_fields["name"].default == name]
+    return {"name": name} | {key: value for key, value in (SIZES | SMALLER).items() if key in fields}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,7 +53,7 @@ def series() -> Table:
 def make_spec(series: Table) -> MakeSpec:
     """Build the resolved spec of a quick training; keyword arguments replace fields of its four parts."""
 
-    def make(**parts: Any) -> Spec:
+    def make(table: Table = series, /, **parts: Any) -> Spec:
         model = {"name": "nstransformer", "d_model": 16, "d_ff": 32, "heads": 2, "encoder_layers": 1}
         fields: dict[str, Any] = {
             "data": {"input_len": 12, "label_len": 6, "horizon": 4},
@@ -53,7 +63,7 @@ def make_spec(series: Table) -> MakeSpec:
         }
         for part, changes in parts.items():
             fields[part] = changes if isinstance(changes, str) or "name" in changes else fields[part] | changes
-        profile = profile_of(series)
+        profile = profile_of(table)
         spec = resolve(Spec.model_validate(fields), profile)
         assert not check(spec, profile)
         return spec
@@ -73,3 +83,24 @@ def best_checkpoint(trained: list[TrainingEvent]) -> Path:
     saved = trained[-2]
     assert saved.type == "checkpoint"
     return Path(saved.path)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_of(series: Table, make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give the best checkpoint of a sparse training of one epoch, of a model by name; trained when first asked for.
+
+    Keyword arguments replace fields of the model's spec, `data` those of the data's and `table` the series.
+    """
+    paths: dict[str, Path] = {}
+
+    def train_once(name: str, *, data: dict[str, Any] | None = None, table: Table = series, **model: Any) -> Path:
+        key = f"{name} {data} {table.frequency} {table.columns} {model}"
+        if key not in paths:
+            fields = {"model": small_model(name) | model, "training": {"epochs": 1}} | ({"data": data} if data else {})
+            events = list(Trainer(make_spec(table, **fields), table, tmp_path_factory.mktemp(name)).run())
+            saved = events[-2]
+            assert saved.type == "checkpoint"
+            paths[key] = Path(saved.path)
+        return paths[key]
+
+    return train_once
