@@ -25,7 +25,7 @@ endif
 # As the service trains: threads that wait give up their core.
 BENCHMARK = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m
 
-.PHONY: help demo serve test check acceptance accuracy speed decision-windows resume lock clean
+.PHONY: help demo serve test check acceptance accuracy speed decision-windows resume checkpoint fuzz-checkpoints lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s  %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,12 @@ decision-windows: $(VENV)/.dev ## Long: are decisions on a few validation window
 
 resume: $(VENV)/.dev ## Minutes: kill and resume trainings, and compare them byte for byte with uninterrupted ones
 	$(BENCHMARK) benchmarks.resume $(ARGS)
+
+checkpoint: $(VENV)/.dev ## Minutes: size of checkpoint files, time and memory to load them
+	$(BENCHMARK) benchmarks.checkpoint $(SERIES) $(ARGS)
+
+fuzz-checkpoints: $(VENV)/.dev ## Minutes: read 20,000 damaged and forged checkpoint files
+	$(BIN)/python -W error -m benchmarks.fuzz_checkpoints $(ARGS)
 
 lock: $(VENV)/.python ## Choose the newest versions that fit and write requirements.lock
 	$(BIN)/python -m venv build/uv

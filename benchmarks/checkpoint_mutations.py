@@ -178,8 +178,8 @@ MUTATIONS: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
 
 
 def _anywhere(content: bytearray, draw: random.Random) -> int:
-    """Half of the places are in the header, however short it is."""
-    return draw.randrange(_header_end(content) if draw.random() < 0.5 else len(content))
+    """Half of the places are in the header, however short it is; a mutation before may have hit its length."""
+    return draw.randrange(min(_header_end(content), len(content)) if draw.random() < 0.5 else len(content))
 
 
 def _header_end(content: bytearray) -> int:
