@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         Problem,
         TrainingFailed,
     )
-    from pals_core.forecast.forecaster import Forecast, Forecaster, load_forecaster
+    from pals_core.evaluation.document import Evaluation
+    from pals_core.forecast.backtest import backtest
+    from pals_core.forecast.forecaster import Forecast, Forecaster, Interval, load_forecaster
     from pals_core.spec import Spec
     from pals_core.training.events import TrainingEvent
     from pals_core.training.train import Trained, train
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Checkpoint": "pals_core.checkpoint.file",
     "CheckpointHeader": "pals_core.checkpoint.header",
+    "Evaluation": "pals_core.evaluation.document",
     "Forecast": "pals_core.forecast.forecaster",
     "Forecaster": "pals_core.forecast.forecaster",
+    "Interval": "pals_core.forecast.forecaster",
     "InvalidCheckpoint": "pals_core.errors",
     "InvalidForecastInput": "pals_core.errors",
     "InvalidSpec": "pals_core.errors",
@@ -47,6 +51,7 @@ _HOMES = {
     "TrainingEvent": "pals_core.training.events",
     "TrainingFailed": "pals_core.errors",
     "audit_table": "pals_core.data.audit",
+    "backtest": "pals_core.forecast.backtest",
     "load_forecaster": "pals_core.forecast.forecaster",
     "read_checkpoint": "pals_core.checkpoint.file",
     "read_header": "pals_core.checkpoint.container",
@@ -57,8 +62,10 @@ _HOMES = {
 __all__ = [
     "Checkpoint",
     "CheckpointHeader",
+    "Evaluation",
     "Forecast",
     "Forecaster",
+    "Interval",
     "InvalidCheckpoint",
     "InvalidForecastInput",
     "InvalidSpec",
@@ -72,6 +79,7 @@ __all__ = [
     "TrainingEvent",
     "TrainingFailed",
     "audit_table",
+    "backtest",
     "load_forecaster",
     "read_checkpoint",
     "read_header",

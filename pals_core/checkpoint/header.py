@@ -7,8 +7,10 @@ import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from pals_core.checkpoint.calibration import Calibration
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.data.bins import bins_of
 from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.lengths import window_lengths
@@ -16,12 +18,6 @@ from pals_core.errors import PalsError
 from pals_core.spec import Spec
 
 _BYTES = {"float32": 4, "complex64": 8}
-
-
-class HeaderPart(BaseModel):
-    """Immutable, refuses unknown fields, NaN and infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class OriginalMetrics(HeaderPart):
@@ -134,11 +130,19 @@ class CheckpointHeader(NetworkCost):
         (), description="Of each known-future column, as learnt together with the targets, or with each pooled series."
     )
     known_future_std: tuple[tuple[float, ...], ...] = ()
+    season: int = Field(ge=1, description="Steps that the seasonal naive forecast looks back.")
+    naive_errors: tuple[Annotated[float, Field(gt=0)] | None, ...] = Field(
+        description="Mean absolute error of that forecast over the training part, of each column in scaled units: what "
+        "MASE is a multiple of; null where it is 0 or there is no season."
+    )
     epoch: int = Field(ge=1)
     step: int = Field(ge=1, description="Optimiser steps taken.")
     validation_loss: float
     total_parameters: int = Field(ge=1)
     metrics: Metrics | None = Field(None, description="Test errors; only of a training's best checkpoint.")
+    calibration: Calibration | None = Field(
+        None, description="For prediction intervals; only of a training's best checkpoint."
+    )
     dataset_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     library_versions: dict[str, str]
 
@@ -172,6 +176,10 @@ class CheckpointHeader(NetworkCost):
             raise ValueError("a column is both a target and known_future")
         if not len(self.columns) == len(self.scaler_mean) == len(self.scaler_std):
             raise ValueError("columns and scaler differ in length")
+        if len(self.naive_errors) != len(self.columns):
+            raise ValueError("columns and naive errors differ in length")
+        if self.calibration is not None:
+            self.calibration.check(self.spec.data.horizon, len(self.groups[0]))
         known_future = len(self.spec.data.known_future)
         shape = [known_future] * len(self.groups) if known_future else []
         if not shape == [*map(len, self.known_future_mean)] == [*map(len, self.known_future_std)]:

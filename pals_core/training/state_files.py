@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
 from pals_core.checkpoint.container import header_text
-from pals_core.checkpoint.header import HeaderPart
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.tensor_file import read_tensors, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
