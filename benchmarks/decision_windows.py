@@ -34,11 +34,11 @@ from pals_core.data.windows import WindowSet
 from pals_core.feasibility import plan
 from pals_core.sparsity.decision import Best, decide, updated_best
 from pals_core.spec import PalsMethodSpec, Spec
-from pals_core.training.evaluation import Errors, all_windows, evaluate
 from pals_core.training.events import Finished, MaskUpdate, TrainingEvent
 from pals_core.training.events import Progress as Losses
 from pals_core.training.forward import ForwardPass
 from pals_core.training.trainer import Trainer
+from pals_core.training.validation import all_windows, mean_squared_error
 
 FEW = 256
 
@@ -47,12 +47,12 @@ FEW = 256
 def measured_on_all_as_well(losses: list[float]) -> Iterator[None]:
     """Append to `losses` the loss over all windows whenever the trainer measures it, in training, over a few."""
 
-    def watched(forward: ForwardPass, windows: WindowSet, indices: Tensor) -> Errors:
+    def watched(forward: ForwardPass, windows: WindowSet, indices: Tensor) -> float:
         if len(indices) < len(windows):
-            losses.append(evaluate(forward, windows, all_windows(windows, indices.device)).mse)
-        return evaluate(forward, windows, indices)
+            losses.append(mean_squared_error(forward, windows, all_windows(windows, indices.device)))
+        return mean_squared_error(forward, windows, indices)
 
-    with patch("pals_core.training.trainer.evaluate", watched):
+    with patch("pals_core.training.trainer.mean_squared_error", watched):
         yield
 
 

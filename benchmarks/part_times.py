@@ -19,14 +19,16 @@ from typing import Any
 import torch
 
 from pals_core.data.windows import WindowSet
+from pals_core.evaluation.conformal import calibrate
+from pals_core.evaluation.measure import Measurement, measure
 from pals_core.flops import count_flops
 from pals_core.sparsity.fixed import FixedMasks
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.registry import UPDATING
 from pals_core.training.epoch_checkpoints import EpochCheckpoints
-from pals_core.training.evaluation import evaluate
 from pals_core.training.forward import ForwardPass
 from pals_core.training.state_files import StateFiles
+from pals_core.training.validation import mean_squared_error
 
 
 class PartTimes:
@@ -69,10 +71,16 @@ def parts_of_the_trainer() -> dict[str, tuple[Callable[..., Any], ...]]:
         "masks": tuple(method for name, method in vars(MaskSet).items() if name.startswith("apply")),
         "decision": tuple(method.decide for method in methods),  # type: ignore[attr-defined]
         "mask update": tuple(method.update for method in methods),  # type: ignore[attr-defined]
-        "evaluation": (evaluate,),
+        "evaluation": (mean_squared_error, measure),
         "checkpoint": (EpochCheckpoints.save,),
         "state": (StateFiles.save,),
-        "result": (EpochCheckpoints.load, EpochCheckpoints.add_metrics),
+        "result": (
+            EpochCheckpoints.load,
+            calibrate,
+            Measurement.evaluation,
+            EpochCheckpoints.add_results,
+            EpochCheckpoints.save_evaluation,
+        ),
     }
 
 

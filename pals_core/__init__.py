@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         Problem,
         TrainingFailed,
     )
+    from pals_core.evaluation.document import Evaluation
     from pals_core.export.card import model_card
     from pals_core.export.onnx import OnnxExport, export_onnx
-    from pals_core.forecast.forecaster import Forecast, Forecaster, load_forecaster
+    from pals_core.forecast.backtest import backtest
+    from pals_core.forecast.forecaster import Forecast, Forecaster, Interval, load_forecaster
     from pals_core.spec import Spec
     from pals_core.training.events import TrainingEvent
     from pals_core.training.train import Trained, train
@@ -39,8 +41,10 @@ _HOMES = {
     "Compacted": "pals_core.compaction.compact",
     "CompactionReport": "pals_core.compaction.compact",
     "ExportFailed": "pals_core.errors",
+    "Evaluation": "pals_core.evaluation.document",
     "Forecast": "pals_core.forecast.forecaster",
     "Forecaster": "pals_core.forecast.forecaster",
+    "Interval": "pals_core.forecast.forecaster",
     "InvalidCheckpoint": "pals_core.errors",
     "InvalidForecastInput": "pals_core.errors",
     "InvalidSpec": "pals_core.errors",
@@ -57,6 +61,7 @@ _HOMES = {
     "audit_table": "pals_core.data.audit",
     "compact": "pals_core.compaction.compact",
     "export_onnx": "pals_core.export.onnx",
+    "backtest": "pals_core.forecast.backtest",
     "load_forecaster": "pals_core.forecast.forecaster",
     "model_card": "pals_core.export.card",
     "read_checkpoint": "pals_core.checkpoint.file",
@@ -70,9 +75,11 @@ __all__ = [
     "CheckpointHeader",
     "Compacted",
     "CompactionReport",
+    "Evaluation",
     "ExportFailed",
     "Forecast",
     "Forecaster",
+    "Interval",
     "InvalidCheckpoint",
     "InvalidForecastInput",
     "InvalidSpec",
@@ -87,6 +94,7 @@ __all__ = [
     "TrainingEvent",
     "TrainingFailed",
     "audit_table",
+    "backtest",
     "compact",
     "export_onnx",
     "load_forecaster",

@@ -8,8 +8,10 @@ from enum import StrEnum
 from itertools import chain, pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from pals_core.checkpoint.calibration import Calibration
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.data.bins import bins_of
 from pals_core.data.frequency import calendar_feature_names
 from pals_core.data.lengths import window_lengths
@@ -21,12 +23,6 @@ from pals_core.spec import Spec
 MAX_TRACED_EPOCHS = 64
 # By so much a variant may raise the test MSE and still take the place of the full precision.
 MAX_MSE_CHANGE = 0.01
-
-
-class HeaderPart(BaseModel):
-    """Immutable, refuses unknown fields, NaN and infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class OriginalMetrics(HeaderPart):
@@ -172,12 +168,20 @@ class CheckpointHeader(NetworkCost):
         (), description="Of each known-future column, as learnt together with the targets, or with each pooled series."
     )
     known_future_std: tuple[tuple[float, ...], ...] = ()
+    season: int = Field(ge=1, description="Steps that the seasonal naive forecast looks back.")
+    naive_errors: tuple[Annotated[float, Field(gt=0)] | None, ...] = Field(
+        description="Mean absolute error of that forecast over the training part, of each column in scaled units: what "
+        "MASE is a multiple of; null where it is 0 or there is no season."
+    )
     trace: tuple[EpochSummary, ...] = Field(
         min_length=1, max_length=MAX_TRACED_EPOCHS, description="The training up to this checkpoint, by epoch."
     )
     total_parameters: int = Field(ge=1)
     metrics: Metrics | None = Field(
         None, description="Test errors of the values as they are in this file; only of a training's best checkpoint."
+    )
+    calibration: Calibration | None = Field(
+        None, description="For prediction intervals; only of a training's best checkpoint."
     )
     precision: StoredPrecision = StoredPrecision.FP32
     mse_change: float | None = Field(
@@ -237,6 +241,10 @@ class CheckpointHeader(NetworkCost):
             raise ValueError("a column is both a target and known_future")
         if not len(self.columns) == len(self.scaler_mean) == len(self.scaler_std):
             raise ValueError("columns and scaler differ in length")
+        if len(self.naive_errors) != len(self.columns):
+            raise ValueError("columns and naive errors differ in length")
+        if self.calibration is not None:
+            self.calibration.check(self.spec.data.horizon, len(self.groups[0]))
         known_future = len(self.spec.data.known_future)
         shape = [known_future] * len(self.groups) if known_future else []
         if not shape == [*map(len, self.known_future_mean)] == [*map(len, self.known_future_std)]:

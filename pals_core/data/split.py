@@ -23,6 +23,10 @@ class Part:
         """Return the part together with the `input_len` rows before it, as far as there are any."""
         return Part(max(0, self.start - input_len), self.stop)
 
+    def after(self, rows: int) -> Part:
+        """Return the part of a table that has so many rows before it."""
+        return Part(self.start + rows, self.stop + rows)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -31,6 +35,10 @@ class Parts:
     train: Part
     validation: Part
     test: Part
+
+    def after(self, rows: int) -> Parts:
+        """Return the parts of a table that has so many rows before it."""
+        return Parts(self.train.after(rows), self.validation.after(rows), self.test.after(rows))
 
 
 def split_rows(steps: int, split: Split) -> Parts:

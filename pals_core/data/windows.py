@@ -26,6 +26,9 @@ from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
 from pals_core.spec import DataSpec
 
+# Windows that a network forecasts at once where nothing is learnt from them.
+MAX_BATCH = 64
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -72,17 +75,18 @@ class WindowSet:
             known=None if self.known is None else self.known[rows[:, input_len:]],
         )
 
-    @property
-    def counts_alike(self) -> bool:
-        """True when every column has as many targets in the windows as every other."""
-        return self.known is None and self.series is None
-
-    def by_column(self, of_windows: Tensor, indices: Tensor) -> Tensor:
-        """Add up what is known of the windows `indices`, [B, C], for each column, or for each pooled series."""
-        if self.series is None:
-            return of_windows.sum(dim=0)
-        sums = of_windows.new_zeros(self.pooled_series)
-        return sums.index_add(0, self.series[indices], of_windows.squeeze(1))
+    def beginning_at(self, starts: Sequence[npt.NDArray[np.int64]]) -> WindowSet:
+        """Return windows of the same rows: those that begin at `starts`, of each group, and have a known target."""
+        if self.known is not None:
+            known = self.known.cpu().numpy()
+            starts = [of_group[_has_target(of_group, known, self.lengths)] for of_group in starts]
+        device = self.values.device
+        series = np.repeat(np.arange(len(starts)), [len(of_group) for of_group in starts])
+        return replace(
+            self,
+            starts=torch.tensor(np.concatenate(starts), device=device),
+            series=None if self.series is None else torch.tensor(series, device=device),
+        )
 
     def to(self, device: torch.device | str) -> WindowSet:
         """Return the same windows with their tensors on `device`."""
@@ -103,6 +107,11 @@ class WindowSet:
         return replace(other, starts=starts, series=series)
 
 
+def in_batches(indices: Tensor) -> tuple[Tensor, ...]:
+    """Return indices of windows, [n], cut into batches that are not too large to be forecast at once."""
+    return indices.tensor_split(-(-len(indices) // MAX_BATCH))
+
+
 @dataclass(frozen=True)
 class SplitWindows:
     """The windows of a table's three parts, which share their tensors, and what turns forecasts back into units."""
@@ -114,6 +123,8 @@ class SplitWindows:
     known_future: Scaler  # [G, K]
     columns: tuple[str, ...]
     frequency: str
+    times: pd.DatetimeIndex  # [N], of the rows of the shared tensors
+    parts: tuple[Parts, ...]  # of each group, as rows of the shared tensors
 
     def to(self, device: torch.device | str) -> SplitWindows:
         """Return the same windows with their shared tensors on `device`."""
@@ -122,12 +133,18 @@ class SplitWindows:
 
 
 @dataclass(frozen=True)
-class _Scaled:
-    """The rows of one group that the split uses, in scaled units; NaN where a value is missing."""
+class ScaledRows:
+    """The rows of one group that windows are cut from, in scaled units; NaN where a value is missing."""
 
     values: npt.NDArray[np.float64]  # [rows, C]
     known_future: npt.NDArray[np.float64]  # [rows, K]
     times: pd.DatetimeIndex
+
+
+@dataclass(frozen=True)
+class _Scaled(ScaledRows):
+    """The rows that a split uses."""
+
     parts: Parts
     scaler: Scaler
     future_scaler: Scaler
@@ -145,42 +162,16 @@ def make_windows(
     lengths = window_lengths(data)
     groups = grouped(table, data)
     scaled = [_scaled(group, data, lengths) for group in groups]
-    values = np.concatenate([group.values for group in scaled])
-    marks = np.concatenate(_marks(scaled, groups[0].frequency))
-    known = ~np.isnan(values)
-    everything_known = bool(known.all())
     first_rows = np.cumsum([0, *(len(group.values) for group in scaled)])
-
-    def tensor(array: npt.NDArray[np.float64]) -> Tensor:
-        return torch.tensor(array if everything_known else np.nan_to_num(array), dtype=dtype, device=device)
-
-    shared = WindowSet(
-        values=tensor(values),
-        marks=torch.tensor(np.nan_to_num(marks), dtype=dtype, device=device),
-        known=None if everything_known else torch.tensor(known, device=device),
-        starts=torch.empty(0, dtype=torch.int64, device=device),
-        series=None,
-        pooled_series=len(groups) if data.pooled else 0,
-        lengths=lengths,
-        offsets=torch.arange(lengths.input_len + lengths.horizon, device=device).unsqueeze(0),
-    )
+    parts = tuple(group.parts.after(int(first)) for first, group in zip(first_rows, scaled, strict=False))
+    rows = stacked(scaled, groups[0].frequency, lengths, pooled=data.pooled, device=device, dtype=dtype)
 
     def windows_of(name: str) -> WindowSet:
-        starts = [
-            first + _window_starts(getattr(group.parts, name), lengths)
-            for first, group in zip(first_rows, scaled, strict=False)
-        ]
-        if not everything_known:
-            starts = [of_group[_has_target(of_group, known, lengths)] for of_group in starts]
-            if not any(map(len, starts)):
-                message = f"no window of the {_PART_NAMES[name]} part has a target that is known"
-                raise InvalidTable(message, (Problem(message, pointer="/data/missing"),))
-        series = np.repeat(np.arange(len(starts)), [len(of_group) for of_group in starts])
-        return replace(
-            shared,
-            starts=torch.tensor(np.concatenate(starts), device=device),
-            series=torch.tensor(series, device=device) if data.pooled else None,
-        )
+        windows = rows.beginning_at([_window_starts(getattr(part, name), lengths, part.train.start) for part in parts])
+        if not len(windows):
+            message = f"no window of the {_PART_NAMES[name]} part has a target that is known"
+            raise InvalidTable(message, (Problem(message, pointer="/data/missing"),))
+        return windows
 
     return SplitWindows(
         train=windows_of("train"),
@@ -195,6 +186,8 @@ def make_windows(
             name for group in groups for name in group.columns[: len(group.columns) - len(data.known_future)]
         ),
         frequency=groups[0].frequency,
+        times=concatenated_times(scaled),
+        parts=parts,
     )
 
 
@@ -230,7 +223,38 @@ def _scaled(group: Table, data: DataSpec, lengths: WindowLengths) -> _Scaled:
     )
 
 
-def _marks(groups: Sequence[_Scaled], frequency: str) -> list[npt.NDArray[np.float64]]:
+def stacked(
+    groups: Sequence[ScaledRows],
+    frequency: str,
+    lengths: WindowLengths,
+    *,
+    pooled: bool,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> WindowSet:
+    """Return the rows of all groups, one group after another, without a window yet."""
+    values = np.concatenate([group.values for group in groups])
+    known = ~np.isnan(values)
+    everything_known = bool(known.all())
+    return WindowSet(
+        values=torch.tensor(values if everything_known else np.nan_to_num(values), dtype=dtype, device=device),
+        marks=torch.tensor(np.nan_to_num(np.concatenate(_marks(groups, frequency))), dtype=dtype, device=device),
+        known=None if everything_known else torch.tensor(known, device=device),
+        starts=torch.empty(0, dtype=torch.int64, device=device),
+        series=torch.empty(0, dtype=torch.int64, device=device) if pooled else None,
+        pooled_series=len(groups) if pooled else 0,
+        lengths=lengths,
+        offsets=torch.arange(lengths.input_len + lengths.horizon, device=device).unsqueeze(0),
+    )
+
+
+def concatenated_times(groups: Sequence[ScaledRows]) -> pd.DatetimeIndex:
+    """Return the times of the rows of all groups, one group after another."""
+    times = groups[0].times
+    return times if len(groups) == 1 else pd.DatetimeIndex(times.append([group.times for group in groups[1:]]))
+
+
+def _marks(groups: Sequence[ScaledRows], frequency: str) -> list[npt.NDArray[np.float64]]:
     """Return calendar features and known-future columns, [rows, F], of each group; many share their times."""
     calendars: dict[tuple[pd.Timestamp, int], npt.NDArray[np.float64]] = {}
     marks = []
@@ -242,9 +266,11 @@ def _marks(groups: Sequence[_Scaled], frequency: str) -> list[npt.NDArray[np.flo
     return marks
 
 
-def _window_starts(part: Part, lengths: WindowLengths) -> npt.NDArray[np.int64]:
-    first = part.reaching_back(lengths.input_len).start
-    return first + np.arange(window_count(part, lengths.input_len, lengths.horizon))
+def _window_starts(part: Part, lengths: WindowLengths, first_row: int) -> npt.NDArray[np.int64]:
+    """Return the rows that the windows of a part begin at; `first_row` is that of its group."""
+    own = part.after(-first_row)
+    first = own.reaching_back(lengths.input_len).start
+    return first_row + first + np.arange(window_count(own, lengths.input_len, lengths.horizon))
 
 
 def _has_target(

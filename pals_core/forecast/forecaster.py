@@ -1,10 +1,12 @@
 """Forecasts from a checkpoint file.
 
-Shapes: L input steps, H horizon, C columns, T time steps of a forecast: H where all series end together.
+Shapes: G groups of columns that go through the network together, L input steps, H horizon of the network, N steps asked
+for, K known-future columns, C columns, T time steps of a forecast: N where all series end together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +21,31 @@ from pals_core.checkpoint.file import Checkpoint, read_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.grid import future_times
 from pals_core.data.lengths import window_lengths
-from pals_core.data.scaling import joined
+from pals_core.data.scaling import Scaler, joined
 from pals_core.data.table import Table
-from pals_core.data.windows import inference_batch
-from pals_core.errors import InvalidForecastInput, InvalidTable
+from pals_core.data.windows import MAX_BATCH, inference_batch
+from pals_core.errors import InvalidForecastInput, InvalidTable, Problem
+from pals_core.evaluation.conformal import half_widths
+from pals_core.evaluation.measure import default_widths
 from pals_core.forecast.future import future_values, read_future
 from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, recent_values
 
-MAX_BATCH = 64
+# Farther ahead, a network would mostly go on from what it said itself.
+MAX_HORIZONS = 100
 # So many cells of an answer are at hand at once; series that end far apart make a wide and almost empty one.
 MAX_CELLS = 5_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Between what bounds values shall lie in `level` per cent of all cases, in the data's units.
+
+    NaN where the forecast is, and beyond the network's horizon, where nothing was calibrated.
+    """
+
+    level: float
+    lower: npt.NDArray[np.float64]  # [T, C]
+    upper: npt.NDArray[np.float64]  # [T, C]
 
 
 @dataclass(frozen=True)
@@ -36,16 +53,22 @@ class Forecast:
     """Values in the data's units for the time steps after the last known one of each column.
 
     Columns of one window end together. Pooled series need not: then `timestamps` are all steps that one of them is
-    forecast at, and a value is NaN where that is not one of its own H steps.
+    forecast at, and a value is NaN where that is not one of its own N steps.
     """
 
     timestamps: pd.DatetimeIndex  # [T]
     columns: tuple[str, ...]
     values: npt.NDArray[np.float64]  # [T, C]
+    intervals: tuple[Interval, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per time step, one column per series."""
-        return pd.DataFrame(self.values, index=self.timestamps, columns=list(self.columns))
+        """Return one row per time step, one column per series, and one per bound of each interval (`load-lo-80`)."""
+        frame = pd.DataFrame(self.values, index=self.timestamps, columns=list(self.columns))
+        for interval in self.intervals:
+            for bound, values in (("lo", interval.lower), ("hi", interval.upper)):
+                for place, name in enumerate(self.columns):
+                    frame[f"{name}-{bound}-{interval.level:g}"] = values[:, place]
+        return frame
 
 
 class Forecaster:
@@ -66,22 +89,36 @@ class Forecaster:
         future: Table | pd.DataFrame | None = None,
         *,
         series: Sequence[str] | None = None,
+        horizon: int | None = None,
+        levels: Sequence[float] | None = None,
     ) -> Forecast:
-        """Forecast the horizon after `recent`, or after the end of the series the model was trained on.
+        """Forecast the steps after `recent`, or after the end of the series the model was trained on.
 
         `recent` needs at least input_len time steps of the training's frequency and all its columns, the known-future
         ones included, in any order; others are not read. Of a pooled model it needs one series or more, and `series`
         says which to forecast: those of the training unless given. One that was not in the training is scaled by the
         mean and standard deviation of all its values in `recent`. Missing values are treated as in training. Data of
         the frequency the training resampled from are resampled likewise; the forecast then begins after the last whole
-        step. `future` holds the known-future columns at the H steps of the horizon, or more. Raises
+        step. `future` holds the known-future columns at the steps of the horizon, or more.
+
+        `horizon` is how many steps, the network's unless given; beyond these it goes on from its own forecasts, in
+        whole horizons, so that `future` must reach to the end of the last. `levels`, in per cent, are those of the
+        prediction intervals: 80 and 95 where the checkpoint has them unless given, none of them when empty. Raises
         InvalidForecastInput.
         """
         data = self.header.spec.data
+        steps = self._lengths.horizon if horizon is None else horizon
+        whole = self._whole_horizons(steps)
+        widths = self._widths(levels)
         if recent is None:
             groups = ends_of_training(self.header, self._series_ends, series)
         else:
             groups = recent_values(self.header, self._table(recent), series)
+        columns = sum(len(group.targets) for group in groups)
+        if whole > self._lengths.horizon and whole * columns > MAX_CELLS:
+            raise _wrong_field(
+                "horizon", f"{steps} steps of {columns} columns are too many for one forecast; ask for fewer"
+            )
         if future is not None and not data.known_future:
             raise invalid_input("the model has no known-future columns; leave future out")
         ahead = None if future is None else read_future(future, data.known_future)
@@ -92,38 +129,84 @@ class Forecaster:
         forecasts = []
         for last, of_end in ending_together.items():
             try:
-                horizon = future_times(last, self._lengths.horizon, self.header.frequency)
+                times = future_times(last, whole, self.header.frequency)
             except (ValueError, OverflowError) as error:
                 raise invalid_input("the horizon ends beyond the last date there is") from error
-            known_future = [future_values(ahead, group, horizon, data, self.header.resampled_from) for group in of_end]
-            columns = tuple(name for group in of_end for name in group.targets)
-            forecasts.append(Forecast(horizon, columns, self._values(of_end, known_future)))
+            known_future = [future_values(ahead, group, times, data, self.header.resampled_from) for group in of_end]
+            names = tuple(name for group in of_end for name in group.targets)
+            scaler = joined([group.scaler for group in of_end])
+            values = self._values(of_end, times, known_future, scaler)[:steps]
+            intervals = tuple(_interval(level, values, width[:steps] * scaler.std) for level, width in widths.items())
+            forecasts.append(Forecast(times[:steps], names, values, intervals))
         return _in_order(forecasts, tuple(name for group in groups for name in group.targets))
 
+    def _whole_horizons(self, steps: int) -> int:
+        """Return the steps of as many whole horizons as `steps` need."""
+        most = MAX_HORIZONS * self._lengths.horizon
+        if not 1 <= steps <= most:
+            raise _wrong_field("horizon", f"horizon is {steps}; this model forecasts 1 to {most} steps")
+        return math.ceil(steps / self._lengths.horizon) * self._lengths.horizon
+
+    def _widths(self, levels: Sequence[float] | None) -> dict[float, npt.NDArray[np.float64]]:
+        """Return half the widths of the intervals by level, [H, C] or [H, 1] in scaled units."""
+        calibration, horizon = self.header.calibration, self._lengths.horizon
+        if levels is None:
+            return default_widths(calibration, horizon)
+        widths = {}
+        for place, level in enumerate(levels):
+            if not 0 < level < 100:
+                raise _wrong_field(f"levels/{place}", f"a level is in per cent, above 0 and below 100, not {level:g}")
+            if calibration is None:
+                message = "the checkpoint has no calibration; only the best one of a training that ended has one"
+                raise _wrong_field("levels", f"{message}; leave levels out")
+            if level > calibration.highest_level:
+                raise _wrong_field(
+                    f"levels/{place}",
+                    f"level {level:g} cannot be had from {calibration.residuals} residuals of the validation part; at "
+                    f"most {math.floor(100 * calibration.highest_level) / 100:g} can",
+                )
+            widths[float(level)] = half_widths(calibration, horizon, level)
+        return widths
+
     def _values(
-        self, groups: Sequence[Recent], known_future: Sequence[npt.NDArray[np.float64]]
+        self,
+        groups: Sequence[Recent],
+        times: pd.DatetimeIndex,
+        known_future: Sequence[npt.NDArray[np.float64]],
+        scaler: Scaler,
     ) -> npt.NDArray[np.float64]:
-        """Return the forecasts, [H, C], of groups that end together."""
-        values, marks = [], []
+        """Return the forecasts of groups that end together, for `times`, [N, C]; N is a multiple of H.
+
+        `known_future` are each group's known-future columns then, [N, K], `scaler` is that of all columns.
+        """
+        input_len, horizon = self._lengths.input_len, self._lengths.horizon
+        scaled, beside = [], []
         for group, ahead in zip(groups, known_future, strict=True):
             targets = len(group.targets)
-            beside = np.concatenate((group.end.values[:, targets:], ahead))
-            values.append(_zero_where_missing(group.scaler.scale(group.end.values[:, :targets])))
-            marks.append(_zero_where_missing(group.known_future.scale(beside)))
-        times, outputs = groups[0].end.times, []
-        for first in range(0, len(groups), MAX_BATCH):
+            scaled.append(_zero_where_missing(group.scaler.scale(group.end.values[:, :targets])))
+            marks = np.concatenate((group.end.values[:, targets:], ahead))
+            beside.append(_zero_where_missing(group.known_future.scale(marks)))
+        values, marks = np.stack(scaled), np.stack(beside)
+        all_times = pd.DatetimeIndex(groups[0].end.times.append(times))
+        for start in range(0, len(times), horizon):
+            known = slice(start, start + input_len)
+            marked = slice(start, start + input_len + horizon)
+            ahead = self._one_horizon(values[:, known], all_times[known], marks[:, marked])
+            values = np.concatenate((values, _finite(ahead)), axis=1)
+        return _finite(scaler.unscale(values[:, input_len:].transpose(1, 0, 2).reshape(len(times), -1)))
+
+    def _one_horizon(
+        self, values: npt.NDArray[np.float64], times: pd.DatetimeIndex, marks: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Return the forecasts after `values`, [G, L, C], as [G, H, C] in scaled units."""
+        outputs = []
+        for first in range(0, len(values), MAX_BATCH):
             chunk = slice(first, first + MAX_BATCH)
-            batch = inference_batch(
-                np.stack(values[chunk]), times, self.header.frequency, self._lengths, np.stack(marks[chunk])
-            )
+            batch = inference_batch(values[chunk], times, self.header.frequency, self._lengths, marks[chunk])
             with torch.inference_mode():
                 output = self._model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
             outputs.append(output.double().numpy())
-        by_column = np.concatenate(outputs).transpose(1, 0, 2).reshape(self._lengths.horizon, -1)
-        forecast = joined([group.scaler for group in groups]).unscale(by_column)
-        if not np.isfinite(forecast).all():
-            raise invalid_input("the forecast is not finite; the recent values are too far from those of the training")
-        return forecast
+        return np.concatenate(outputs)
 
     def _table(self, recent: Table | pd.DataFrame) -> Table:
         if isinstance(recent, Table):
@@ -140,6 +223,12 @@ class Forecaster:
 def load_forecaster(path: str | Path) -> Forecaster:
     """Load the forecaster of a checkpoint file; raises InvalidCheckpoint, or FileNotFoundError without a file."""
     return Forecaster(read_checkpoint(Path(path)))
+
+
+def _finite(forecast: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if not np.isfinite(forecast).all():
+        raise invalid_input("the forecast is not finite; the recent values are too far from those of the training")
+    return forecast
 
 
 def _zero_where_missing(scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -159,8 +248,31 @@ def _in_order(forecasts: Sequence[Forecast], columns: tuple[str, ...]) -> Foreca
             f"{len(columns)} series that end at {len(forecasts)} different times are too many for one forecast; ask "
             "for some of them with series"
         )
-    values = np.full((len(times), len(columns)), np.nan)
-    for forecast in forecasts:
-        places = np.array([columns.index(name) for name in forecast.columns])
-        values[times.get_indexer(forecast.timestamps)[:, None], places] = forecast.values
-    return Forecast(times, columns, values)
+    position = {name: place for place, name in enumerate(columns)}
+    cells = [
+        np.ix_(times.get_indexer(forecast.timestamps), np.array([position[name] for name in forecast.columns]))
+        for forecast in forecasts
+    ]
+
+    def spread(of_forecasts: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+        values = np.full((len(times), len(columns)), np.nan)
+        for places, of_forecast in zip(cells, of_forecasts, strict=True):
+            values[places] = of_forecast
+        return values
+
+    intervals = tuple(
+        Interval(same[0].level, spread([one.lower for one in same]), spread([one.upper for one in same]))
+        for same in zip(*(forecast.intervals for forecast in forecasts), strict=True)
+    )
+    return Forecast(times, columns, spread([forecast.values for forecast in forecasts]), intervals)
+
+
+def _interval(level: float, values: npt.NDArray[np.float64], width: npt.NDArray[np.float64]) -> Interval:
+    """Return the interval around forecasts, [N, C], of which the first horizon has a width, [≤ N, C]."""
+    everywhere = np.full(values.shape, np.nan)
+    everywhere[: len(width)] = width
+    return Interval(level, values - everywhere, values + everywhere)
+
+
+def _wrong_field(pointer: str, message: str) -> InvalidForecastInput:
+    return InvalidForecastInput(message, (Problem(message, pointer=f"/{pointer}"),))

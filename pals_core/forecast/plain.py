@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
@@ -25,25 +26,42 @@ def forecast_json(
     *,
     future: Mapping[str, Any] | None = None,
     series: Sequence[str] | None = None,
+    horizon: int | None = None,
+    levels: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Forecast with a checkpoint file; the arguments are those of `Forecaster.forecast`.
 
     `rows` and `future` are None or `{"timestamps": […], "values": {column: […]}}`; `table` is a file whose end is taken
-    in place of `rows`. The answer is `{"columns": […], "timestamps": […], "values": {column: […]}}`, with None where a
-    pooled series has no forecast. Raises InvalidCheckpoint and InvalidForecastInput.
+    in place of `rows`. The answer is `{"columns": […], "timestamps": […], "values": {column: […]}, "intervals":
+    [{"level": …, "lower": {column: […]}, "upper": {column: […]}}]}`, with None where a pooled series has no forecast,
+    and in intervals beyond the network's own horizon. Raises InvalidCheckpoint and InvalidForecastInput.
     """
     forecaster = load_forecaster(path)
     recent = None if rows is None else _frame(rows, "")
     ahead = None if future is None else _frame(future, "/future")
     read = None if table is None else _read(table, forecaster.header, series)
-    forecast = forecaster.forecast(recent if read is None else read, ahead, series=series)
-    cells = forecast.values.astype(object)
-    cells[np.isnan(forecast.values)] = None
+    forecast = forecaster.forecast(
+        recent if read is None else read, ahead, series=series, horizon=horizon, levels=levels
+    )
     return {
         "columns": list(forecast.columns),
         "timestamps": [time.isoformat() for time in forecast.timestamps],
-        "values": {name: cells[:, position].tolist() for position, name in enumerate(forecast.columns)},
+        "values": _by_column(forecast.columns, forecast.values),
+        "intervals": [
+            {
+                "level": interval.level,
+                "lower": _by_column(forecast.columns, interval.lower),
+                "upper": _by_column(forecast.columns, interval.upper),
+            }
+            for interval in forecast.intervals
+        ],
     }
+
+
+def _by_column(columns: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, list[float | None]]:
+    cells = values.astype(object)
+    cells[np.isnan(values)] = None
+    return {name: cells[:, position].tolist() for position, name in enumerate(columns)}
 
 
 def _read(table: Path, header: CheckpointHeader, series: Sequence[str] | None) -> Table:

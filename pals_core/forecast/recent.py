@@ -43,9 +43,9 @@ def ends_of_training(header: CheckpointHeader, ends: Sequence[Table], series: Se
             f"series {unseen[0]!r} was not in the training; give its recent values to have it forecast", unseen[0]
         )
     if not header.spec.data.pooled:
-        return [Recent(ends[0], *_scalers(header, 0), None)]
+        return [Recent(ends[0], *learnt_scalers(header, 0), None)]
     places = {name: place for place, name in enumerate(header.columns)}
-    return [Recent(ends[places[name]], *_scalers(header, places[name]), None) for name in names]
+    return [Recent(ends[places[name]], *learnt_scalers(header, places[name]), None) for name in names]
 
 
 def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] | None) -> list[Recent]:
@@ -53,6 +53,22 @@ def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] 
 
     They are resampled as in training unless they come at that frequency. A pooled series that was not in the training
     is scaled by the mean and standard deviation of all its values in `table`. Raises InvalidForecastInput.
+    """
+    table, names, slow = fitting(header, table, series)
+    data = header.spec.data
+    try:
+        groups = grouped(table, data.model_copy(update={"targets": names, "resample": None}))
+        return [_recent(header, group, slow=slow) for group in groups]
+    except (InvalidTable, InvalidSpec) as error:
+        raise not_fitting(error) from error
+
+
+def fitting(
+    header: CheckpointHeader, table: Table, series: Sequence[str] | None
+) -> tuple[Table, tuple[str, ...], bool]:
+    """Return a table's columns that the network needs, the targets among them, and whether it need not be resampled.
+
+    Raises InvalidForecastInput for a column or a frequency that does not fit.
     """
     data = header.spec.data
     names = chosen_series(header, table.columns, series)
@@ -67,12 +83,13 @@ def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] 
         raise invalid_input(f"the recent values are {table.frequency} steps; the model was trained on {usual}")
     if not data.pooled and len(set(table.spans)) > 1:
         raise invalid_input("the columns begin or end at different times; give all of them the same times")
-    try:
-        groups = grouped(table, data.model_copy(update={"targets": names, "resample": None}))
-        return [_recent(header, group, slow=slow) for group in groups]
-    except (InvalidTable, InvalidSpec) as error:
-        problems = tuple(Problem(item.message, row=item.row, column=item.column) for item in error.problems)
-        raise InvalidForecastInput(error.message, problems) from error
+    return table, names, slow
+
+
+def not_fitting(error: InvalidTable | InvalidSpec) -> InvalidForecastInput:
+    """What is wrong with the values given, without pointers into a spec that nobody gave."""
+    problems = tuple(Problem(item.message, row=item.row, column=item.column) for item in error.problems)
+    return InvalidForecastInput(error.message, problems)
 
 
 def chosen_series(header: CheckpointHeader, present: Sequence[str], series: Sequence[str] | None) -> tuple[str, ...]:
@@ -122,13 +139,13 @@ def _recent(header: CheckpointHeader, group: Table, *, slow: bool) -> Recent:
     if data.pooled and group.columns[0] not in header.columns:
         scalers = _own_scalers(values, group)
     else:
-        scalers = _scalers(header, header.columns.index(group.columns[0]) if data.pooled else 0)
+        scalers = learnt_scalers(header, header.columns.index(group.columns[0]) if data.pooled else 0)
     end = Table(group.times[-needed:], values[-needed:], group.columns, group.frequency)
     return Recent(end, *scalers, None if slow else given)
 
 
-def _scalers(header: CheckpointHeader, place: int) -> tuple[Scaler, Scaler]:
-    """What the training learnt of targets and known-future columns of a group."""
+def learnt_scalers(header: CheckpointHeader, place: int) -> tuple[Scaler, Scaler]:
+    """Return what the training learnt of targets and known-future columns of the group at `place`."""
     columns = slice(place, place + 1) if header.spec.data.pooled else slice(None)
     scaler = Scaler(np.array(header.scaler_mean[columns]), np.array(header.scaler_std[columns]))
     if not header.known_future_mean:

@@ -15,7 +15,9 @@ from pals_core.checkpoint.values import compress, expand
 from pals_core.data.table import Table
 from pals_core.data.windows import SplitWindows, make_windows
 from pals_core.errors import InvalidCheckpoint, InvalidTable, Problem
-from pals_core.training.evaluation import all_windows, evaluate
+from pals_core.evaluation.measure import measure
+from pals_core.evaluation.origins import origins_of_test
+from pals_core.evaluation.seasonal import learn_season
 from pals_core.training.forward import Arithmetic, ForwardPass
 
 DENSE_KEY = "pals_dense"
@@ -91,5 +93,5 @@ def _windows(checkpoint: Checkpoint, series: Table) -> SplitWindows:
 
 
 def _test_errors(checkpoint: Checkpoint, windows: SplitWindows) -> Metrics:
-    forward = ForwardPass(checkpoint.build(), _CPU, Arithmetic())
-    return evaluate(forward, windows.test, all_windows(windows.test, _CPU)).metrics(windows.scaler)
+    forward = ForwardPass(checkpoint.build().eval(), _CPU, Arithmetic())
+    return measure(forward, origins_of_test(windows), learn_season(windows), None).evaluation().metrics

@@ -1,4 +1,4 @@
-"""The checkpoint files of one training: one per epoch, of which the best and the last are kept."""
+"""The files of one training: a checkpoint per epoch, of which the best and the last are kept, and the evaluation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pals_core.checkpoint.calibration import Calibration
 from pals_core.checkpoint.file import Checkpoint, PackedMasks, read_checkpoint, stored_tensors, write_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader, EpochSummary, Metrics, StoredPrecision, summary_of
 from pals_core.checkpoint.tensor_file import replacing
@@ -21,6 +22,8 @@ from pals_core.data.missing import fill_missing
 from pals_core.data.scaling import Scaler
 from pals_core.data.split import Part, split_rows
 from pals_core.data.table import Table
+from pals_core.evaluation.document import Evaluation
+from pals_core.evaluation.seasonal import Season
 from pals_core.flops import FlopCount
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import DataSpec, Spec
@@ -34,6 +37,7 @@ class EpochCheckpoints:
     spec: Spec
     scaler: Scaler  # of each column
     known_future: Scaler  # of each group's known-future columns
+    season: Season
     series_ends: tuple[Table, ...]  # of each group
     dataset_sha256: str | None
     resampled_from: str | None
@@ -61,6 +65,8 @@ class EpochCheckpoints:
             scaler_std=tuple(self.scaler.std.tolist()),
             known_future_mean=tuple(map(tuple, self.known_future.mean.tolist())) if known_future else (),
             known_future_std=tuple(map(tuple, self.known_future.std.tolist())) if known_future else (),
+            season=self.season.length,
+            naive_errors=tuple(None if np.isnan(error) else error for error in self.season.errors.tolist()),
             trace=summary_of(epochs),
             layers={name: packed.layer(name, weights[name], self.flops.of_weights[name], precision) for name in packed},
             precision=precision,
@@ -80,10 +86,17 @@ class EpochCheckpoints:
     def load(self, epoch: int) -> Checkpoint:
         return read_checkpoint(self.path(epoch))
 
-    def add_metrics(self, epoch: int, checkpoint: Checkpoint, metrics: Metrics) -> int:
-        """Write an epoch's file again with its test errors; returns its size in bytes."""
-        header = checkpoint.header.model_copy(update={"metrics": metrics})
+    def add_results(self, epoch: int, checkpoint: Checkpoint, metrics: Metrics, calibration: Calibration | None) -> int:
+        """Write an epoch's file again with its test errors and its calibration; returns its size in bytes."""
+        header = checkpoint.header.model_copy(update={"metrics": metrics, "calibration": calibration})
         return write_checkpoint(self.path(epoch), replace(checkpoint, header=header))
+
+    def save_evaluation(self, epoch: int, evaluation: Evaluation) -> Path:
+        """Write `epoch-NNN.evaluation.json`; returns the file."""
+        path = self.folder / f"epoch-{epoch:03}.evaluation.json"
+        with replacing(path) as part:
+            part.write_text(evaluation.model_dump_json(), encoding="utf-8")
+        return path
 
     def restore(self, file: bytes | None, best: int, last: int) -> None:
         """Take up a training interrupted after epoch `last`: write its `best` epoch's file, own what else is left."""

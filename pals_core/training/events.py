@@ -108,6 +108,7 @@ class CheckpointSaved(Event):
     sparsity: float
     validation_loss: float
     result: Result | None = Field(None, description="Test metrics; only for the best one, once training ended.")
+    evaluation_path: str | None = Field(None, description="File of its `Evaluation` as JSON; with `result` alone.")
 
 
 class StateSaved(Event):

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
-from pals_core.checkpoint.header import HeaderPart
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
 from pals_core.errors import InvalidSpec, Problem, TrainingFailed
+from pals_core.evaluation.document import Evaluation
 from pals_core.feasibility import check, resolve
 from pals_core.spec import Spec
 from pals_core.training.events import CheckpointSaved, Finished, Result, TrainingEvent
@@ -22,10 +23,11 @@ from pals_core.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out: the result, and the best checkpoint's file."""
+    """What came out: the result, the best checkpoint's file, and how good it is on the test part."""
 
     result: Result
     path: Path
+    evaluation: Evaluation
     stopped_early: bool
 
 
@@ -66,9 +68,10 @@ def train(
     except TrainingFailed as error:
         error.checkpoint = None if best is None else Path(best.path)
         raise
-    if best is None or finished is None:
+    if best is None or best.evaluation_path is None or finished is None:
         raise RuntimeError("the training ended without a result")
-    return Trained(finished.result, Path(best.path), finished.stopped_early)
+    evaluation = Evaluation.model_validate_json(Path(best.evaluation_path).read_bytes())
+    return Trained(finished.result, Path(best.path), evaluation, finished.stopped_early)
 
 
 def parse_spec(fields: Mapping[str, Any]) -> Spec:

@@ -11,6 +11,10 @@ from pals_core.checkpoint.header import CheckpointHeader, EpochSummary, Metrics
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.errors import InvalidSpec, Problem
+from pals_core.evaluation.conformal import calibrate
+from pals_core.evaluation.measure import measure
+from pals_core.evaluation.origins import origins_of_test
+from pals_core.evaluation.seasonal import learn_season
 from pals_core.flops import count_flops
 from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.masks import MaskSet
@@ -20,7 +24,6 @@ from pals_core.spec import DeviceChoice, PalsMethodSpec, Spec
 from pals_core.training.batch_order import BatchOrder
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_ends
-from pals_core.training.evaluation import all_windows, evaluate, spread_windows
 from pals_core.training.events import (
     CheckpointSaved,
     EpochEnd,
@@ -40,6 +43,7 @@ from pals_core.training.progress import LossBuffer, require_finite
 from pals_core.training.selection import BestEpoch, EarlyStopping, goal_of
 from pals_core.training.state import TrainingState
 from pals_core.training.state_files import StateFiles, table_sha256
+from pals_core.training.validation import all_windows, mean_squared_error, spread_windows
 
 
 class Trainer:
@@ -117,7 +121,7 @@ class Trainer:
 
         pals = self.spec.method if isinstance(self.spec.method, PalsMethodSpec) else None
         deciding = spread_windows(windows.validation, pals.decision_windows if pals else 1, device)
-        validation, test = all_windows(windows.validation, device), all_windows(windows.test, device)
+        validation = all_windows(windows.validation, device)
         goal = goal_of(self.spec.method)
 
         def rate_at(step: int) -> float:
@@ -125,11 +129,13 @@ class Trainer:
 
         best, stopping, losses = BestEpoch(goal), EarlyStopping(recipe.patience, goal), LossBuffer(rate_at)
         state = TrainingState(model, masks, method, optimizer, order, best, stopping, losses, device, arithmetic)
+        season = learn_season(windows)
         checkpoints = EpochCheckpoints(
             self.output_dir,
             self.spec,
             windows.scaler,
             windows.known_future,
+            season,
             series_ends(self.table, self.spec.data),
             self.dataset_sha256,
             self.table.frequency if self.spec.data.resample else None,
@@ -161,7 +167,7 @@ class Trainer:
                 yield Progress(step=state.step, epoch=epoch, train_losses=flushed, sparsity=masks.sparsity)
 
         def decision_loss() -> float:
-            loss = evaluate(forward, windows.validation, deciding).mse
+            loss = mean_squared_error(forward, windows.validation, deciding)
             return require_finite(loss, state.step, rate_at(state.step), "validation")
 
         model.train()
@@ -199,7 +205,7 @@ class Trainer:
 
             order.end_epoch()
             yield from progress()
-            validation_loss = evaluate(forward, windows.validation, validation).mse
+            validation_loss = mean_squared_error(forward, windows.validation, validation)
             require_finite(validation_loss, state.step, learning_rate, "validation")
             state.epochs.append(
                 EpochSummary(
@@ -246,10 +252,14 @@ class Trainer:
         checkpoint = checkpoints.load(best.epoch)
         checkpoint.load_into(model)
         # As the checkpoint will forecast, whatever it was trained in.
-        errors = evaluate(ForwardPass(model, device, Arithmetic()), windows.test, test)
-        require_finite(errors.mse, checkpoint.header.step, rate_at(checkpoint.header.step), "test")
-        metrics = errors.metrics(windows.scaler)
-        size = checkpoints.add_metrics(best.epoch, checkpoint, metrics)
+        forecast = ForwardPass(model.eval(), device, Arithmetic())
+        calibration = calibrate(forecast, windows.validation)
+        measured = measure(forecast, origins_of_test(windows), season, calibration)
+        require_finite(measured.mse, checkpoint.header.step, rate_at(checkpoint.header.step), "test")
+        evaluation = measured.evaluation()
+        metrics = evaluation.metrics
+        size = checkpoints.add_results(best.epoch, checkpoint, metrics, calibration)
+        evaluation_path = checkpoints.save_evaluation(best.epoch, evaluation)
         dense_bytes = sum(parameter.nbytes for parameter in model.parameters())
         density = state.density_sum / state.step
         result = _result(checkpoint.header, metrics, best.reached_target, density, size, dense_bytes)
@@ -257,6 +267,7 @@ class Trainer:
             step=result.step,
             epoch=result.epoch,
             path=str(checkpoints.path(best.epoch)),
+            evaluation_path=str(evaluation_path),
             is_best=True,
             is_last=best.epoch == state.epoch,
             sparsity=result.sparsity,

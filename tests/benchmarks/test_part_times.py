@@ -74,5 +74,5 @@ def test_every_part_of_a_training_is_found(tmp_path: Path) -> None:
         "evaluation": 2 + 1,  # each epoch, and the test part
         "checkpoint": 2,
         "state": 2,
-        "result": 2,
+        "result": 5,
     }

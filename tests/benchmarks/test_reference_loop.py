@@ -27,8 +27,8 @@ from pals_core.sparsity.exchange import exchange
 from pals_core.sparsity.growth import GradientScores
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import Spec
-from pals_core.training.evaluation import all_windows, evaluate
 from pals_core.training.forward import Arithmetic, ForwardPass
+from pals_core.training.validation import all_windows, mean_squared_error
 
 FEATURES = 3  # of daily data
 
@@ -165,7 +165,7 @@ def test_it_evaluates_every_window_as_we_do(waves: Table) -> None:
     ours = build_forecaster(spec, 2, FEATURES)
 
     forward = ForwardPass(ours, torch.device("cpu"), Arithmetic())
-    expected = evaluate(forward, windows.test, all_windows(windows.test, torch.device("cpu"))).mse
+    expected = mean_squared_error(forward, windows.test, all_windows(windows.test, torch.device("cpu")))
     assert loop.evaluate(loop.test) == pytest.approx(expected, rel=1e-5)
     assert loop.network.training
 

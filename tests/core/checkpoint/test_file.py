@@ -202,7 +202,7 @@ HOSTILE = [
     pytest.param(set_field("columns", value=["calm", "calm", "noise"]), "twice", id="doubled column"),
     pytest.param(set_field("columns", value=["a"] * 2), "twice", id="fewer columns"),
     pytest.param(set_field("spec", "data", "series", value=None), "joint or pooled", id="open series"),
-    pytest.param(set_field("spec", "data", "series", value="pooled"), "layers", id="pooled after all"),
+    pytest.param(set_field("spec", "data", "series", value="pooled"), "calibration", id="pooled after all"),
     pytest.param(set_field("spec", "data", "known_future", value=["sun"]), "known-future", id="unscaled known future"),
     pytest.param(set_field("spec", "data", "known_future", value=["calm"]), "description", id="known future target"),
     pytest.param(set_field("known_future_mean", value=[[0.0]]), "known-future", id="known future without columns"),
@@ -272,7 +272,12 @@ def test_constants_that_would_fill_the_memory_are_refused(
     best_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "forged"
-    forge(best_checkpoint, path, set_field("spec", "data", "horizon", value=100_000))
+
+    def change(description: dict[str, Any], tensors: dict[str, Any]) -> None:
+        description["spec"]["data"]["horizon"] = 100_000
+        description["calibration"] = None
+
+    forge(best_checkpoint, path, change)
     monkeypatch.setattr("pals_core.checkpoint.file.MAX_DERIVED_BYTES", 2**20)
     with pytest.raises(InvalidCheckpoint, match="constants"):
         read_checkpoint(path)

@@ -83,8 +83,10 @@ def test_only_the_last_rows_matter(forecaster: Forecaster, series: Table) -> Non
 
 
 def test_a_frame_of_the_forecast_is_labelled(forecaster: Forecaster, series: Table) -> None:
-    frame = forecaster.forecast().to_frame()
-    assert tuple(frame.columns) == series.columns
+    assert tuple(forecaster.forecast(levels=()).to_frame().columns) == series.columns
+    frame = forecaster.forecast(levels=(60,)).to_frame()
+    bounds = [f"{name}-{bound}-60" for bound in ("lo", "hi") for name in series.columns]
+    assert list(frame.columns) == [*series.columns, *bounds]
     assert frame.index[0] == series.times[-1] + pd.Timedelta(days=1)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pals_core.data.windows import Batch
-from pals_core.training.loss import error_sums, training_loss
+from pals_core.training.loss import squared_error_sums, training_loss
 
 
 def batch_of(target: Tensor, known: Tensor | None) -> Batch:
@@ -40,13 +40,12 @@ def test_unknown_targets_have_neither_loss_nor_gradient(pair: tuple[Tensor, Tens
     assert training_loss(wild, batch_of(target, known)).item() == loss.detach().item()
 
 
-def test_errors_are_counted_by_window_or_by_known_target(pair: tuple[Tensor, Tensor]) -> None:
+def test_squared_errors_are_of_every_known_target(pair: tuple[Tensor, Tensor]) -> None:
     forecast, target = pair[0].detach(), pair[1]
-    squared, absolute, counts = error_sums(forecast, batch_of(target, None))
-    assert (counts == 1).all()
-    assert squared.mean().item() == pytest.approx(float((forecast - target).square().mean()), rel=1e-6)
+    squared, count = squared_error_sums(forecast, batch_of(target, None))
+    assert float(count) == 5 * 4 * 3
+    assert (squared / count).item() == pytest.approx(float((forecast - target).square().mean()), rel=1e-6)
     known = torch.rand(5, 4, 3) < 0.6
-    squared, absolute, counts = error_sums(forecast, batch_of(target, known))
-    error = (forecast - target)[known]
-    assert (squared.sum() / counts.sum()).item() == pytest.approx(float(error.square().mean()), rel=1e-6)
-    assert (absolute.sum() / counts.sum()).item() == pytest.approx(float(error.abs().mean()), rel=1e-6)
+    squared, count = squared_error_sums(torch.where(known, forecast, torch.inf), batch_of(target, known))
+    assert float(count) == int(known.sum())
+    assert (squared / count).item() == pytest.approx(float((forecast - target)[known].square().mean()), rel=1e-6)

@@ -65,7 +65,10 @@ def small_spec(make_spec: MakeSpec) -> Callable[..., Spec]:
 
 def told(event: TrainingEvent) -> TrainingEvent:
     """An event without the folder it happened in."""
-    return event.model_copy(update={"path": Path(event.path).name}) if isinstance(event, CheckpointSaved) else event
+    if not isinstance(event, CheckpointSaved):
+        return event
+    evaluation = None if event.evaluation_path is None else Path(event.evaluation_path).name
+    return event.model_copy(update={"path": Path(event.path).name, "evaluation_path": evaluation})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -227,7 +230,7 @@ def test_the_last_checkpoint_before_a_stop_goes_when_the_next_one_comes(
     best_and_last = {"epoch-002.pals.safetensors", "epoch-003.pals.safetensors"}
     assert best_and_last == {path.name for path in folder.glob("epoch-*")}
     list(Trainer(spec, short, folder, resume_from=state).run())
-    assert set(files(folder)) == {"epoch-004.pals.safetensors"}
+    assert set(files(folder)) == {"epoch-004.pals.safetensors", "epoch-004.evaluation.json"}
 
 
 def test_losses_told_before_a_state_are_not_told_again(

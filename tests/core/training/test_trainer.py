@@ -82,7 +82,8 @@ def test_the_best_and_the_last_checkpoint_remain(series: Table, make_spec: MakeS
             last = event.path if event.is_last else last
             assert {best, last} <= {str(path) for path in tmp_path.iterdir()}
             assert len(list(tmp_path.glob("state-*"))) <= 2
-    assert {str(path) for path in tmp_path.iterdir()} == {best, last}
+    evaluation = best.replace(".pals.safetensors", ".evaluation.json")
+    assert {str(path) for path in tmp_path.iterdir()} == {best, last, evaluation}
 
 
 def test_the_result_describes_the_best_file(trained: list[TrainingEvent], best_checkpoint: Path) -> None:

@@ -9,11 +9,10 @@ from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.data.windows import SplitWindows, make_windows
 from pals_core.spec import DataSpec, SeriesMode
-from pals_core.training.evaluation import all_windows, evaluate, spread_windows
 from pals_core.training.forward import Arithmetic, ForwardPass
+from pals_core.training.validation import all_windows, mean_squared_error, spread_windows
 
 CPU = torch.device("cpu")
-MASKED = {"missing": "mask"}
 
 
 class Repeat(nn.Module):
@@ -35,23 +34,16 @@ def windows(series: Table) -> SplitWindows:
 def test_every_window_counts_once(windows: SplitWindows) -> None:
     part = windows.train
     assert len(part) % 64
-    squared, absolute = [], []
+    squared = []
     for index in range(len(part)):
         window = part.batch(torch.tensor([index]))
-        error = (window.x_enc[0, -1:] - window.target[0]).double().numpy()
-        squared.append((error**2).mean(axis=0))
-        absolute.append(np.abs(error).mean(axis=0))
+        squared.append(((window.x_enc[0, -1:] - window.target[0]).double().numpy() ** 2).mean())
 
     model = Repeat().train()
-    errors = evaluate(ForwardPass(model, CPU, Arithmetic()), part, all_windows(part, CPU))
+    loss = mean_squared_error(ForwardPass(model, CPU, Arithmetic()), part, all_windows(part, CPU))
 
     assert model.training
-    assert errors.squared == pytest.approx(np.mean(squared, axis=0), rel=1e-6)
-    metrics = errors.metrics(windows.scaler)
-    assert metrics.mse == pytest.approx(np.mean(squared), rel=1e-6)
-    assert metrics.mae == pytest.approx(np.mean(absolute), rel=1e-6)
-    assert metrics.original.mse == pytest.approx((np.mean(squared, axis=0) * windows.scaler.std**2).mean(), rel=1e-6)
-    assert metrics.original.mae == pytest.approx((np.mean(absolute, axis=0) * windows.scaler.std).mean(), rel=1e-6)
+    assert loss == pytest.approx(np.mean(squared), rel=1e-6)
 
 
 def test_decision_windows_are_evenly_spaced_and_distinct(windows: SplitWindows) -> None:
@@ -76,21 +68,18 @@ def ragged(series: Table) -> Table:
     return Table(series.times, values, series.columns, series.frequency, spans)
 
 
-def test_every_window_of_every_pooled_series_counts_once_in_units_of_its_own(series: Table) -> None:
+def test_every_window_of_every_pooled_series_counts_once(series: Table) -> None:
     table = ragged(series)
     spec = {"input_len": 12, "label_len": 6, "horizon": 4}
-    pooled = make_windows(table, DataSpec.model_validate(spec | {"series": "pooled"}))
-    alone = [make_windows(table.select([name]), DataSpec.model_validate(spec)) for name in table.columns]
+    pooled = make_windows(table, DataSpec.model_validate(spec | {"series": "pooled"})).test
+    alone = [make_windows(table.select([name]), DataSpec.model_validate(spec)).test for name in table.columns]
 
-    metrics = evaluate(REPEAT, pooled.test, all_windows(pooled.test, CPU)).metrics(pooled.scaler)
-
-    sizes = [len(one.test) for one in alone]
+    sizes = [len(one) for one in alone]
     assert len(set(sizes)) == 3
-    each = [evaluate(REPEAT, one.test, all_windows(one.test, CPU)).metrics(one.scaler) for one in alone]
-    assert metrics.mse == pytest.approx(np.average([one.mse for one in each], weights=sizes))
-    assert metrics.mae == pytest.approx(np.average([one.mae for one in each], weights=sizes))
-    assert metrics.original.mse == pytest.approx(np.average([one.original.mse for one in each], weights=sizes))
-    assert metrics.original.mae == pytest.approx(np.average([one.original.mae for one in each], weights=sizes))
+    each = [mean_squared_error(REPEAT, one, all_windows(one, CPU)) for one in alone]
+    assert mean_squared_error(REPEAT, pooled, all_windows(pooled, CPU)) == pytest.approx(
+        np.average(each, weights=sizes)
+    )
 
 
 def test_decision_windows_are_spread_over_all_pooled_series(series: Table) -> None:
@@ -100,23 +89,17 @@ def test_decision_windows_are_spread_over_all_pooled_series(series: Table) -> No
     chosen = spread_windows(validation, 20, CPU)
     assert validation.series is not None
     assert set(validation.series[chosen].tolist()) == {0, 1, 2}
-    few = evaluate(REPEAT, validation, spread_windows(validation, 1, CPU))
-    assert np.isfinite(few.mse)
-    assert few.weights is not None
-    assert few.weights.tolist() == [1, 0, 0]
 
 
 def test_known_targets_alone_count_and_each_counts_once(series: Table) -> None:
     table = Table(series.times, series.values.copy(), series.columns, series.frequency)
     gaps = np.random.default_rng(2).random(table.values.shape) < 0.3
     table.values[gaps] = np.nan
-    windows = make_windows(table, DataSpec.model_validate({"input_len": 12, "horizon": 4, "label_len": 6} | MASKED))
-    errors = evaluate(REPEAT, windows.test, all_windows(windows.test, CPU))
+    masked = DataSpec.model_validate({"input_len": 12, "horizon": 4, "label_len": 6, "missing": "mask"})
+    windows = make_windows(table, masked).test
+    loss = mean_squared_error(REPEAT, windows, all_windows(windows, CPU))
 
-    batch = windows.test.batch(torch.arange(len(windows.test)))
+    batch = windows.batch(torch.arange(len(windows)))
     assert batch.known is not None
     error = (batch.x_enc[:, -1:] - batch.target)[batch.known].double()
-    assert errors.mse == pytest.approx(float(error.square().mean()))
-    assert errors.weights == pytest.approx(batch.known.sum(dim=(0, 1)).numpy())
-    by_unit = ((batch.x_enc[:, -1:] - batch.target).double() * torch.tensor(windows.scaler.std))[batch.known]
-    assert errors.metrics(windows.scaler).original.mae == pytest.approx(float(by_unit.abs().mean()))
+    assert loss == pytest.approx(float(error.square().mean()))

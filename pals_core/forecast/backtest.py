@@ -1,0 +1,99 @@
+"""Rolling-origin backtests: how a trained network would have done, had it forecast every so many steps.
+
+Shapes: C columns of a window, E columns, or pooled series.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pals_core.checkpoint.file import read_checkpoint
+from pals_core.data.groups import grouped
+from pals_core.data.lengths import window_lengths
+from pals_core.data.rolling import rolling_windows
+from pals_core.data.scaling import joined
+from pals_core.data.table import Table, read_table
+from pals_core.data.windows import Batch
+from pals_core.errors import InvalidSpec, InvalidTable
+from pals_core.evaluation.document import Evaluation
+from pals_core.evaluation.measure import measure
+from pals_core.evaluation.origins import Origins
+from pals_core.evaluation.seasonal import Season
+from pals_core.forecast.recent import fitting, invalid_input, learnt_scalers, not_fitting
+
+
+def backtest(
+    checkpoint: str | Path,
+    table: Table | pd.DataFrame | str | Path,
+    *,
+    stride: int = 1,
+    start: str | pd.Timestamp | None = None,
+) -> Evaluation:
+    """Return the errors of forecasts made at every `stride`-th step of a table, beside those of the seasonal naive one.
+
+    `table` has the columns of the training, of a pooled one some of its series, at its frequency or the one it was
+    resampled from. The first step that is forecast is the first from `start` on that has input_len steps and a season
+    before it. Each forecast is the network's horizon long, and reads what had come by then: with `stride` 1 this is
+    what the evaluation at a training's end does over the test part. The scaling, MASE's denominators and the widths of
+    the intervals are the checkpoint's. Missing values are treated as in one part of a split: `interpolate` fills a gap
+    from both its sides. Raises InvalidCheckpoint, InvalidTable for a table that cannot be read, InvalidForecastInput
+    for one that does not fit, and FileNotFoundError.
+    """
+    if stride < 1:
+        raise invalid_input(f"stride is {stride}; it must be at least 1")
+    trained = read_checkpoint(Path(checkpoint))
+    header = trained.header
+    given, names, slow = fitting(header, _as_table(table), None)
+    data = header.spec.data.model_copy(
+        update={"targets": names, "resample": None if slow else header.spec.data.resample}
+    )
+    try:
+        groups = grouped(given, data)
+        places = [header.columns.index(group.columns[0]) for group in groups]
+        scalers = [learnt_scalers(header, place) for place in places]
+        first = [_first_row(group, header.season, window_lengths(data).input_len, start) for group in groups]
+        rolled = rolling_windows(groups, scalers, data, first_row=first, stride=stride)
+    except (InvalidTable, InvalidSpec) as error:
+        raise not_fitting(error) from error
+
+    network = trained.build()
+
+    def forecast(batch: Batch) -> Tensor:
+        output: Tensor = network(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
+        return output
+
+    naive_errors = np.array([np.nan if error is None else error for error in header.naive_errors], dtype=np.float64)
+    origins = Origins(
+        windows=rolled.windows,
+        times=rolled.times,
+        groups=rolled.groups,
+        scaler=joined([scaler for scaler, _ in scalers]),
+        columns=names,
+        frequency=header.frequency,
+        stride=stride,
+    )
+    season = Season(header.season, naive_errors[places] if data.pooled else naive_errors)
+    with torch.inference_mode():
+        measured = measure(forecast, origins, season, header.calibration)
+        if not np.isfinite(measured.mse):
+            raise invalid_input("the forecasts are not finite; the values are too far from those of the training")
+        return measured.evaluation()
+
+
+def _as_table(table: Table | pd.DataFrame | str | Path) -> Table:
+    if isinstance(table, Table):
+        return table
+    return Table.from_frame(table) if isinstance(table, pd.DataFrame) else read_table(Path(table))
+
+
+def _first_row(group: Table, season: int, input_len: int, start: str | pd.Timestamp | None) -> int:
+    """Return the first row of a group that can be forecast, by the network and by the naive forecast."""
+    earliest = max(input_len, season)
+    if start is None:
+        return earliest
+    return max(earliest, int(group.times.searchsorted(pd.Timestamp(start))))
