@@ -280,7 +280,7 @@ def test_what_is_left_when_every_neuron_and_head_is_empty_is_exported(
     weights = {
         key: torch.zeros_like(weight) if key.endswith(emptied) else weight for key, weight in whole.weights.items()
     }
-    masks = {key: weights[key] != 0 for key in whole.masks}
+    masks = PackedMasks.of({key: weights[key] != 0 for key in whole.masks})
     layers = {
         key: layer.model_copy(update={"active": int(masks[key].sum())}) for key, layer in whole.header.layers.items()
     }
