@@ -114,6 +114,6 @@ $(VENV)/.runtime: $(VENV)/.python $(LOCK) pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	@echo "Installing what the tests and checks need. Still to download: about 80 MB."
+	@echo "Installing what the tests and checks need. Still to download: about 120 MB."
 	$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
 	@touch $@

@@ -19,7 +19,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from pals_core.checkpoint.file import read_checkpoint, write_checkpoint
+from pals_core.checkpoint.file import PackedMasks, read_checkpoint, write_checkpoint
 from pals_core.compaction.compact import Part, compact
 from pals_core.data.calendar import calendar_features
 from pals_core.data.lengths import window_lengths
@@ -282,7 +282,8 @@ def test_what_is_left_when_every_neuron_and_head_is_empty_is_exported(
     }
     masks = PackedMasks.of({key: weights[key] != 0 for key in whole.masks})
     layers = {
-        key: layer.model_copy(update={"active": int(masks[key].sum())}) for key, layer in whole.header.layers.items()
+        key: masks.layer(key, weights[key], layer.flops_dense, whole.header.precision)
+        for key, layer in whole.header.layers.items()
     }
     path = tmp_path / "empty.pals.safetensors"
     header = whole.header.model_copy(update={"layers": layers})
