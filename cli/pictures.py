@@ -1,39 +1,35 @@
-"""The demonstration's two pictures."""
+"""The demonstration's pictures of the forecast and of the training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import ConciseDateFormatter, MonthLocator, date2num
-from matplotlib.figure import Figure
+from matplotlib.dates import ConciseDateFormatter, MonthLocator
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from cli.picture_style import ACCENT, GRID, INK, MUTED, SECOND, THIRD, add_legend, add_title, days, new_figure
 
 if TYPE_CHECKING:
     from cli.demo import Series
     from pals_client import Event, MetricSeries
 
 HISTORY_WEEKS = 156
-INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-ACCENT, SECOND, THIRD = "#c2410c", "#2563eb", "#0f766e"
 MOVES = {"shrink": (THIRD, "v"), "stable": (MUTED, "o"), "expand": (ACCENT, "^")}
 
 
 def draw_forecast(path: Path, *, history: Series, hindcast: Series, forecast: Series, sparsity: float) -> None:
     """Draw the end of the record, the forecast of its last year and that of the year after it."""
-    figure, [axes] = _figure(1, height=5.0)
+    figure, [axes] = new_figure(1, height=5.0)
     shown = slice(-HISTORY_WEEKS, None)
-    axes.plot(_days(history.times[shown]), history.values[shown], color=INK, linewidth=1.4, label="measured")
+    axes.plot(days(history.times[shown]), history.values[shown], color=INK, linewidth=1.4, label="measured")
     axes.plot(
-        _days(hindcast.times), hindcast.values, color=SECOND, linewidth=1.6, linestyle=(0, (4, 2)),
+        days(hindcast.times), hindcast.values, color=SECOND, linewidth=1.6, linestyle=(0, (4, 2)),
         label="forecast made a year before",
     )  # fmt: skip
     # Joined to the last measurement, so that the eye sees one line go on.
-    ahead = _days([history.times[-1], *forecast.times])
+    ahead = days([history.times[-1], *forecast.times])
     axes.plot(ahead, [history.values[-1], *forecast.values], color=ACCENT, linewidth=2.2, label="forecast")
     axes.axvspan(ahead[0], ahead[-1], color=ACCENT, alpha=0.06, linewidth=0)
     axes.margins(x=0.01)
@@ -41,15 +37,15 @@ def draw_forecast(path: Path, *, history: Series, hindcast: Series, forecast: Se
     axes.xaxis.set_major_locator(half_years)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(half_years, show_offset=False))  # type: ignore[no-untyped-call]
     axes.set_ylabel("CO$_2$ in the air (ppm)")
-    _legend(axes, "upper left")
+    add_legend(axes, "upper left")
     title = f"Atmospheric CO$_2$ at Mauna Loa, {len(forecast.times)} weeks ahead"
-    _title(axes, title, f"weekly means; a forecaster of which PALS switched off {sparsity:.0%} of the weights")
+    add_title(axes, title, f"weekly means; a forecaster of which PALS switched off {sparsity:.0%} of the weights")
     figure.savefig(path)
 
 
 def draw_training(path: Path, *, metrics: Mapping[str, MetricSeries], updates: Sequence[Event], best_step: int) -> None:
     """Draw losses and sparsity over the optimiser steps, with what each mask update did."""
-    figure, [losses, sparsity] = _figure(2, height=6.2)
+    figure, [losses, sparsity] = new_figure(2, height=6.2)
     train, validation, sparse = (metrics[name] for name in ("train_loss", "validation_loss", "sparsity"))
     losses.plot(train["steps"], train["values"], color=MUTED, linewidth=0.9, alpha=0.8, label="training batch")
     losses.plot(
@@ -88,42 +84,11 @@ def draw_training(path: Path, *, metrics: Mapping[str, MetricSeries], updates: S
             "masks frozen", (train["steps"][-1], 1), xytext=(-6, -6), textcoords="offset points", ha="right", va="top",
             color=MUTED, fontsize=9,
         )  # fmt: skip
-    _legend(losses, "upper right")
-    _legend(sparsity, "lower right" if sparse["values"][-1] > 0.5 else "upper right")
-    _title(
+    add_legend(losses, "upper right")
+    add_legend(sparsity, "lower right" if sparse["values"][-1] > 0.5 else "upper right")
+    add_title(
         losses,
         "Loss and sparsity while training",
         "each mask update shrinks, keeps or expands the network, as the validation loss decides",
     )
     figure.savefig(path)
-
-
-def _figure(rows: int, *, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(10, height), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    grid: Any = figure.subplots(rows, 1, sharex=True, squeeze=False)
-    axes = [row[0] for row in grid]
-    for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.spines[["left", "bottom"]].set_color(MUTED)
-        each.tick_params(colors=MUTED, labelcolor=INK)
-        each.yaxis.label.set_color(INK)
-        each.xaxis.label.set_color(INK)
-        each.grid(axis="y", color=GRID, linewidth=0.8)
-        each.set_axisbelow(True)
-    return figure, axes
-
-
-def _days(times: Sequence[datetime]) -> list[float]:
-    return [float(date2num(moment)) for moment in times]  # type: ignore[no-untyped-call]
-
-
-def _legend(axes: Axes, place: Literal["upper left", "upper right", "lower right"]) -> None:
-    axes.legend(loc=place, fontsize=9, labelcolor=INK, ncols=4, facecolor="white", edgecolor="none", framealpha=0.9)
-
-
-def _title(axes: Axes, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", fontsize=14, fontweight="bold", color=INK, pad=30)
-    axes.annotate(
-        subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 10), textcoords="offset points", fontsize=10, color=MUTED
-    )

@@ -10,7 +10,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from cli.demo import Series
-from cli.pictures import ACCENT, INK, MUTED, SECOND, THIRD, draw_forecast, draw_training
+from cli.picture_style import ACCENT, INK, MUTED, SECOND, THIRD
+from cli.pictures import draw_forecast, draw_training
 from pals_client import Event, MetricSeries
 
 START = datetime(2001, 1, 6)
