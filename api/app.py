@@ -17,13 +17,25 @@ from api.head_requests import HeadRequests
 from api.hosts import HostCheck
 from api.parameters import refuse_unknown_parameters
 from api.request_context import RequestContext
-from api.routes import catalogue, checkpoints, datasets, events, forecasts, health, jobs, layers, metrics, workers
+from api.routes import (
+    catalogue,
+    checkpoints,
+    datasets,
+    evaluations,
+    events,
+    forecasts,
+    health,
+    jobs,
+    layers,
+    metrics,
+    workers,
+)
 from api.services import open_services
 from jobstore.settings import Settings
 
 DESCRIPTION = """Train sparse forecasters: upload a series, post a job, watch loss and sparsity, download the sparse
 checkpoint, ask it for forecasts. Times are UTC; refusals are RFC 9457 problem details."""
-_ROUTES = (datasets, jobs, events, metrics, layers, checkpoints, forecasts, catalogue, workers, health)
+_ROUTES = (datasets, jobs, events, metrics, layers, evaluations, checkpoints, forecasts, catalogue, workers, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -83,6 +83,16 @@ def existing_best_checkpoint(session: Session, job_id: str) -> Checkpoint:
     return checkpoint
 
 
+def existing_evaluation(session: Session, job_id: str) -> Artifact:
+    """What is stored of a job's evaluation. Raises ApiProblem without the job, and while there is none."""
+    job = existing_job(session, job_id)
+    checkpoint = best_checkpoint_of(session, job.id)
+    if checkpoint is None or checkpoint.evaluation_id is None:
+        detail = f"Job {job.id} has no evaluation: it comes with the end of the training, for the best checkpoint."
+        raise ApiProblem(ProblemCode.NOT_FOUND, detail)
+    return get_artifact(session, checkpoint.evaluation_id)
+
+
 def locked_checkpoint(session: Session, checkpoint_id: str) -> Checkpoint:
     """The checkpoint, read again under the lock of its job, which every change of it holds. Raises ApiProblem."""
     checkpoint, _ = existing_checkpoint(session, checkpoint_id)

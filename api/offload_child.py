@@ -46,6 +46,8 @@ def _forecast() -> Function:
             None if table is None else Path(table),
             future=arguments.get("future"),
             series=arguments.get("series"),
+            horizon=arguments.get("horizon"),
+            levels=arguments.get("levels"),
         )
 
     return forecast

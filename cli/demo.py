@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import signal
 import sys
@@ -19,7 +20,7 @@ from rich.markup import escape
 
 from cli.throwaway_service import ServiceFailed, throwaway_service, wait_until_ready
 from cli.training_view import TrainingView
-from pals_client import Checkpoint, Client, ClientError, Dataset, Event, Forecast, Job, MetricSeries
+from pals_client import Checkpoint, Client, ClientError, Dataset, Evaluation, Event, Forecast, Job, MetricSeries
 
 SERIES = Path(__file__).resolve().parent.parent / "examples" / "mauna_loa_co2.csv"
 COLUMN = "co2"
@@ -58,6 +59,7 @@ class Demonstrated:
     updates: list[Event]
     forecast: Series
     hindcast: Series
+    evaluation: Evaluation
 
 
 def run(output_dir: Path) -> None:
@@ -143,6 +145,7 @@ def _train(console: Console, client: Client, history: Series, output_dir: Path) 
         updates=updates,
         forecast=_series(client.forecast(best["id"])),
         hindcast=_series(past),
+        evaluation=client.evaluation(job["id"]),
     )
 
 
@@ -171,8 +174,11 @@ def _described(dataset: Dataset) -> str:
 def _draw(done: Demonstrated, history: Series, output_dir: Path) -> None:
     # Its first import on a machine announces, as a warning, that it looks for fonts.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    from cli.evaluation_picture import draw_evaluation
     from cli.pictures import draw_forecast, draw_training
 
+    draw_evaluation(output_dir / "evaluation.png", done.evaluation)
+    (output_dir / "evaluation.json").write_text(json.dumps(done.evaluation), encoding="utf-8")
     result = done.job["result"] or {}
     draw_forecast(
         output_dir / "forecast.png",
@@ -195,7 +201,26 @@ def _summarise(console: Console, done: Demonstrated, output_dir: Path, *, second
         ("one forecast", f"{result['flops_dense']:,} FLOPs dense, {result['flops_sparse']:,} sparse"),
         ("size", f"{result['dense_bytes']:,} bytes dense, {result['checkpoint_bytes']:,} sparse"),
         ("checkpoint", str(done.file)),
-        ("pictures", f"{output_dir / 'forecast.png'}, {output_dir / 'training.png'}"),
+        ("beside naive", _compared(done.evaluation)),
+        ("intervals", _covered(done.evaluation)),
+        ("pictures", ", ".join(str(output_dir / f"{name}.png") for name in ("forecast", "training", "evaluation"))),
         ("took", f"{seconds:.0f} s"),
     ]:
         console.print(f"  [bold]{name:<16}[/bold]{escape(value)}")
+
+
+def _compared(evaluation: Evaluation) -> str:
+    """The errors as multiples of those of the forecast that costs nothing."""
+    ours, naive = evaluation["forecaster"]["overall"], evaluation["naive"]["overall"]
+    mae = naive["original"]["mae"]
+    ratio = ours["original"]["mae"] / mae
+    return f"{ratio:.2f} times the MAE of the values {evaluation['season']} weeks before ({mae:.3f} ppm)"
+
+
+def _covered(evaluation: Evaluation) -> str:
+    """What share of the test part lies inside of the prediction intervals."""
+    shares = [
+        f"{interval['coverage']:.0f} % inside of those of {interval['level']:g} %"
+        for interval in evaluation["intervals"]
+    ]
+    return ", ".join(shares) or "too few validation windows"

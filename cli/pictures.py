@@ -1,16 +1,15 @@
-"""The demonstration's two pictures."""
+"""The demonstration's pictures of the forecast and of the training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.dates import ConciseDateFormatter, MonthLocator, date2num
+from matplotlib.dates import ConciseDateFormatter, MonthLocator
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from pals_core.figures import ACCENT, GRID, INK, MUTED, SECOND, THIRD, add_legend, add_title, new_figure
+from pals_core.figures import ACCENT, GRID, INK, MUTED, SECOND, THIRD, add_legend, add_title, days, new_figure
 
 if TYPE_CHECKING:
     from cli.demo import Series
@@ -24,13 +23,13 @@ def draw_forecast(path: Path, *, history: Series, hindcast: Series, forecast: Se
     """Draw the end of the record, the forecast of its last year and that of the year after it."""
     figure, [axes] = new_figure(1, height=5.0)
     shown = slice(-HISTORY_WEEKS, None)
-    axes.plot(_days(history.times[shown]), history.values[shown], color=INK, linewidth=1.4, label="measured")
+    axes.plot(days(history.times[shown]), history.values[shown], color=INK, linewidth=1.4, label="measured")
     axes.plot(
-        _days(hindcast.times), hindcast.values, color=SECOND, linewidth=1.6, linestyle=(0, (4, 2)),
+        days(hindcast.times), hindcast.values, color=SECOND, linewidth=1.6, linestyle=(0, (4, 2)),
         label="forecast made a year before",
     )  # fmt: skip
     # Joined to the last measurement, so that the eye sees one line go on.
-    ahead = _days([history.times[-1], *forecast.times])
+    ahead = days([history.times[-1], *forecast.times])
     axes.plot(ahead, [history.values[-1], *forecast.values], color=ACCENT, linewidth=2.2, label="forecast")
     axes.axvspan(ahead[0], ahead[-1], color=ACCENT, alpha=0.06, linewidth=0)
     axes.margins(x=0.01)
@@ -93,7 +92,3 @@ def draw_training(path: Path, *, metrics: Mapping[str, MetricSeries], updates: S
         "each mask update shrinks, keeps or expands the network, as the validation loss decides",
     )
     figure.savefig(path)
-
-
-def _days(times: Sequence[datetime]) -> list[float]:
-    return [float(date2num(moment)) for moment in times]  # type: ignore[no-untyped-call]

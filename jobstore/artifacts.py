@@ -132,6 +132,14 @@ class ArtifactFolder:
         except OSError as error:
             raise StorageFailed(_reason(error)) from error
 
+    def read(self, key: str) -> bytes:
+        """All bytes stored under `key`, of a blob that fits into memory. Raises StorageFailed."""
+        with self.open(key) as file:
+            try:
+                return file.read()
+            except OSError as error:
+                raise StorageFailed(_reason(error)) from error
+
     @contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
         """Read a blob. Raises StorageFailed."""
@@ -204,7 +212,12 @@ def mark_deleting(session: Session, artifact_id: str) -> None:
 def sweepable(session: Session, *, now: datetime, pending_hours: float = 24, batch: int = 100) -> list[tuple[str, str]]:
     """Mark and return (id, key) of artifacts to remove: given up, or pending for a day and unreferenced."""
     referred = (
-        select(Dataset.artifact_id).where(Dataset.artifact_id.is_not(None)).union_all(select(Checkpoint.artifact_id))
+        select(Dataset.artifact_id)
+        .where(Dataset.artifact_id.is_not(None))
+        .union_all(
+            select(Checkpoint.artifact_id),
+            select(Checkpoint.evaluation_id).where(Checkpoint.evaluation_id.is_not(None)),
+        )
     )
     abandoned = (
         select(Artifact.id)

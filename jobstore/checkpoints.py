@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class NewEvaluation:
+    """An evaluation whose bytes are in the store."""
+
+    artifact_id: str
+    blob: StoredBlob
+
+
+@dataclass(frozen=True)
 class NewCheckpoint:
     """A checkpoint whose bytes are in the store."""
 
@@ -34,6 +42,7 @@ class NewCheckpoint:
     validation_loss: float
     metrics: dict[str, Any] | None
     cost: dict[str, Any]  # a NetworkCost
+    evaluation: NewEvaluation | None = None  # an Evaluation as JSON
 
 
 def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint:
@@ -43,6 +52,8 @@ def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint
     removed, so a job holds two at most.
     """
     publish(session, new.artifact_id, new.blob)
+    if new.evaluation is not None:
+        publish(session, new.evaluation.artifact_id, new.evaluation.blob)
     now = database_now(session)
     mine: Checkpoint | None = None
     for other in session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)).all():
@@ -52,14 +63,14 @@ def add_checkpoint(session: Session, job: Job, new: NewCheckpoint) -> Checkpoint
         other.is_best = other.is_best and not new.is_best
         other.is_last = other.is_last and not new.is_last
         if not (other.is_best or other.is_last):
-            session.delete(other)
-            mark_deleting(session, other.artifact_id)
+            delete_checkpoint(session, other)
     if mine is None:
         mine = Checkpoint(id=new_id(Prefix.CHECKPOINT), tenant_id=job.tenant_id, job_id=job.id, step=new.step)
         session.add(mine)
     else:
-        mark_deleting(session, mine.artifact_id)
+        give_up_artifacts(session, mine)
     mine.artifact_id = new.artifact_id
+    mine.evaluation_id = None if new.evaluation is None else new.evaluation.artifact_id
     mine.epoch = new.epoch
     mine.is_best = new.is_best
     mine.is_last = new.is_last
@@ -109,6 +120,13 @@ def best_checkpoint_of(session: Session, job_id: str) -> Checkpoint | None:
 
 
 def delete_checkpoint(session: Session, checkpoint: Checkpoint) -> None:
-    """Remove a checkpoint and give its bytes to the sweep."""
+    """Remove a checkpoint and give its bytes, and those of its evaluation, to the sweep."""
     session.delete(checkpoint)
-    mark_deleting(session, checkpoint.artifact_id)
+    give_up_artifacts(session, checkpoint)
+
+
+def give_up_artifacts(session: Session, checkpoint: Checkpoint) -> None:
+    """Give the bytes of a checkpoint and of its evaluation to the sweep."""
+    for artifact_id in (checkpoint.artifact_id, checkpoint.evaluation_id):
+        if artifact_id is not None:
+            mark_deleting(session, artifact_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, extract, func, select
 
-from jobstore.artifacts import mark_deleting
+from jobstore.checkpoints import checkpoints_of, give_up_artifacts
 from jobstore.database import now as database_now
 from jobstore.events import EventType, NewEvent, add_events
 from jobstore.ids import Prefix, new_id
@@ -168,8 +168,8 @@ def delete_job(session: Session, job: Job) -> None:
     """Remove a job, read under its lock, with its log, metrics and checkpoints. Raises JobNotFinal."""
     if job.status not in FINAL_STATUSES:
         raise JobNotFinal(job.id, job.status)
-    for artifact_id in session.scalars(select(Checkpoint.artifact_id).where(Checkpoint.job_id == job.id)).all():
-        mark_deleting(session, artifact_id)
+    for checkpoint in checkpoints_of(session, job.id):
+        give_up_artifacts(session, checkpoint)
     for table in (Checkpoint, Metric, Event):
         session.execute(delete(table).where(table.job_id == job.id))
     session.delete(job)

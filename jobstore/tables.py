@@ -191,6 +191,7 @@ class Checkpoint(Base):
     tenant_id: Mapped[str] = mapped_column(Id)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    evaluation_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"), index=True)
     step: Mapped[int]
     epoch: Mapped[int]
     is_best: Mapped[bool]

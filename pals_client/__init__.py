@@ -9,6 +9,7 @@ from pals_client.errors import ServiceUnreachable as ServiceUnreachable
 from pals_client.resources import FINAL_STATUSES as FINAL_STATUSES
 from pals_client.resources import Checkpoint as Checkpoint
 from pals_client.resources import Dataset as Dataset
+from pals_client.resources import Evaluation as Evaluation
 from pals_client.resources import Event as Event
 from pals_client.resources import Forecast as Forecast
 from pals_client.resources import Job as Job

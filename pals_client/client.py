@@ -25,7 +25,7 @@ from pals_client.connection import Connection
 from pals_client.download import fetch
 from pals_client.errors import DatasetInvalid
 from pals_client.event_stream import follow
-from pals_client.resources import Checkpoint, Dataset, Event, Forecast, Job, Layers, MetricSeries, Plan
+from pals_client.resources import Checkpoint, Dataset, Evaluation, Event, Forecast, Job, Layers, MetricSeries, Plan
 from pals_client.retries import Retries
 
 AUDIT_POLL_SECONDS = 0.5
@@ -164,6 +164,11 @@ class Client:
         layers: Layers = self._get(f"/v1/jobs/{job_id}/layers")
         return layers
 
+    def evaluation(self, job_id: str) -> Evaluation:
+        """Test errors of a job's best checkpoint by horizon step and column, beside the seasonal naive forecast's."""
+        evaluation: Evaluation = self._get(f"/v1/jobs/{job_id}/evaluation")
+        return evaluation
+
     # --- checkpoints ------------------------------------------------------------------------------
 
     def checkpoints(self, job_id: str) -> list[Checkpoint]:
@@ -196,18 +201,29 @@ class Client:
         dataset_id: str | None = None,
         future: Mapping[str, Any] | None = None,
         series: Sequence[str] | None = None,
+        horizon: int | None = None,
+        levels: Sequence[float] | None = None,
     ) -> Forecast:
         """Forecast the steps after the given values, after a dataset's end, or after the training series' end.
 
         `future`, `{"timestamps": […], "values": {column: […]}}`, holds the known-future columns at the steps of the
-        forecast, for a model that has some. `series` names those that a pooled model shall forecast.
+        forecast, for a model that has some. `series` names those that a pooled model shall forecast. `horizon` is how
+        many steps, the model's unless given; `levels` are those of the prediction intervals in per cent, 80 and 95
+        unless given.
         """
         body: dict[str, Any] = {}
         if timestamps is not None or values is not None:
             body = {"timestamps": list(timestamps or ()), "values": {k: list(v) for k, v in (values or {}).items()}}
         if dataset_id is not None:
             body["dataset_id"] = dataset_id
-        body |= _given({"future": future, "series": None if series is None else list(series)})
+        body |= _given(
+            {
+                "future": future,
+                "series": None if series is None else list(series),
+                "horizon": horizon,
+                "levels": None if levels is None else list(levels),
+            }
+        )
         forecast: Forecast = self._connection.call(
             "POST", f"/v1/checkpoints/{checkpoint_id}/forecasts", repeatable=True, json=body
         ).json()

@@ -168,6 +168,32 @@ class Layers(TypedDict):
     total: Cost
 
 
+class Evaluation(TypedDict):
+    """Test errors of a job's best checkpoint: of the `forecaster`, and of the `naive` forecast beside it."""
+
+    columns: list[str]
+    frequency: str
+    horizon: int
+    windows: int
+    stride: int
+    first_step: str
+    last_step: str
+    season: int
+    forecaster: dict[str, Any]
+    naive: dict[str, Any]
+    calibration_residuals: int | None
+    intervals: list[dict[str, Any]]
+    samples: list[dict[str, Any]]
+
+
+class Interval(TypedDict):
+    """Bounds by column; None where the forecast is, and beyond the model's own horizon."""
+
+    level: float
+    lower: dict[str, list[float | None]]
+    upper: dict[str, list[float | None]]
+
+
 class Forecast(TypedDict):
     """The steps after the last known one, in the data's own units: `values[column][i]` at `timestamps[i]`.
 
@@ -178,3 +204,4 @@ class Forecast(TypedDict):
     timestamps: list[str]
     columns: list[str]
     values: dict[str, list[float | None]]
+    intervals: list[Interval]

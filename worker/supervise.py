@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobstore.artifacts import ArtifactFolder, StorageFailed, new_artifact
-from jobstore.checkpoints import NewCheckpoint
+from jobstore.artifacts import ArtifactFolder, StorageFailed, StoredBlob, new_artifact
+from jobstore.checkpoints import NewCheckpoint, NewEvaluation
 from jobstore.database import Database
 from jobstore.leases import Lease, LeaseLost, Report, finish, lose, record, release, renew, status_of
 from jobstore.lifecycle import JobStatus, StatusReason
@@ -177,8 +177,10 @@ class Supervisor:
     def _store(self, saved: CheckpointSaved) -> None:
         """Keep a checkpoint's bytes, then register it together with all that was heard before it."""
         path = Path(saved.path)
-        artifact_id, key = self._write(self._new_artifact)
-        blob = self._artifacts.put(key, path)
+        artifact_id, blob = self._put("checkpoints", path)
+        evaluation = None
+        if saved.evaluation_path is not None:
+            evaluation = NewEvaluation(*self._put("evaluations", Path(saved.evaluation_path)))
         cost = read_header(path).model_dump(mode="json", include=set(NetworkCost.model_fields))
         path.unlink()
         metrics = saved.result.metrics.model_dump(mode="json") if saved.result else None
@@ -194,13 +196,20 @@ class Supervisor:
                 validation_loss=saved.validation_loss,
                 metrics=metrics,
                 cost=cost,
+                evaluation=evaluation,
             )
         )
 
-    def _new_artifact(self, session: Session) -> tuple[str, str]:
-        tenant_id = session.get_one(Job, self._lease.job_id).tenant_id
-        artifact = new_artifact(session, tenant_id, "checkpoints")
-        return artifact.id, artifact.key
+    def _put(self, kind: str, path: Path) -> tuple[str, StoredBlob]:
+        """Keep the bytes of a file; returns the id of their artifact, which is pending, and what they are."""
+
+        def new(session: Session) -> tuple[str, str]:
+            tenant_id = session.get_one(Job, self._lease.job_id).tenant_id
+            artifact = new_artifact(session, tenant_id, kind)
+            return artifact.id, artifact.key
+
+        artifact_id, key = self._write(new)
+        return artifact_id, self._artifacts.put(key, path)
 
     def _drain(self) -> bool:
         self._child.kill()

@@ -26,8 +26,9 @@ def _arguments(services: Services, checkpoint_id: str, body: ForecastRequest) ->
             arguments["rows"] = {"timestamps": body.timestamps, "values": body.values}
         if body.future is not None:
             arguments["future"] = {"timestamps": body.future.timestamps, "values": body.future.values}
-        if body.series is not None:
-            arguments["series"] = body.series
+        for name in ("series", "horizon", "levels"):
+            if getattr(body, name) is not None:
+                arguments[name] = getattr(body, name)
         if body.dataset_id is not None:
             try:
                 dataset = existing_dataset(session, body.dataset_id)
@@ -48,7 +49,8 @@ async def post_forecast(
     """Forecast with a checkpoint, in the data's own units.
 
     Goes on from the given values, from the end of a dataset, or, without a body, from the end of the
-    series it was trained on. A model with known-future columns needs their values in `future`.
+    series it was trained on. A model with known-future columns needs their values in `future`. The intervals come
+    from the errors on the validation part; how many values they cover on the test part, the evaluation says.
     """
     arguments = await run_sync(_arguments, services, checkpoint_id, body or ForecastRequest())
     forecast = await asyncio.wrap_future(services.offload.forecast(arguments))

@@ -10,6 +10,8 @@ from api.schemas.bodies import RequestBody, ResponseBody
 
 MAX_STEPS = 200_000
 MAX_SERIES = 2_000
+MAX_HORIZON = 10_000_000
+MAX_LEVELS = 20
 EXAMPLES: list[JsonValue] = [
     {},
     {"dataset_id": "ds_0199c2f4a1b20123456789abcdef"},
@@ -17,11 +19,13 @@ EXAMPLES: list[JsonValue] = [
         "timestamps": ["2026-01-01T00:00:00", "2026-01-01T01:00:00", "2026-01-01T02:00:00"],
         "values": {"load": [310.5, 298.0, 291.2]},
     },
+    {"horizon": 48, "levels": [50, 90]},
     {"future": {"timestamps": ["2026-01-01T03:00:00"], "values": {"temperature": [2.5]}}},
 ]
 
 
 Times = Annotated[list[Annotated[str, StringConstraints(max_length=64)]], Field(min_length=1, max_length=MAX_STEPS)]
+Level = Annotated[float, Field(gt=0, lt=100)]
 Columns = Annotated[dict[str, list[float | None]], Field(min_length=1)]
 
 
@@ -60,6 +64,20 @@ class ForecastRequest(RequestBody):
         "in the training is scaled by the mean and standard deviation of all its given values.",
     )
 
+    horizon: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_HORIZON,
+        description="Steps to forecast, at most 100 times the model's horizon; null: its horizon. Beyond that it goes "
+        "on from its own forecasts, in whole horizons, to the end of which a known future must reach.",
+    )
+    levels: list[Level] | None = Field(
+        None,
+        max_length=MAX_LEVELS,
+        description="Levels of the prediction intervals in per cent; null: 80 and 95 where the checkpoint has them. An "
+        "empty list: none.",
+    )
+
     @model_validator(mode="after")
     def _one_source(self) -> ForecastRequest:
         if (self.timestamps is None) != (self.values is None):
@@ -76,6 +94,14 @@ def _require_lengths(timestamps: list[str], columns: dict[str, list[float | None
             raise ValueError(f"column {column!r} has {len(values)} values for {len(timestamps)} timestamps")
 
 
+class IntervalBody(ResponseBody):
+    """Between what bounds the values shall lie; null where the forecast is, and beyond the model's own horizon."""
+
+    level: float = Field(description="In so many per cent of all cases.")
+    lower: dict[str, list[float | None]]
+    upper: dict[str, list[float | None]]
+
+
 class ForecastBody(ResponseBody):
     """The steps after the last given one."""
 
@@ -85,4 +111,8 @@ class ForecastBody(ResponseBody):
     values: dict[str, list[float | None]] = Field(
         description="By column, in the data's own units. Pooled series that end at different times have null at the "
         "steps that are not their own."
+    )
+    intervals: list[IntervalBody] = Field(
+        description="Prediction intervals, by column. Empty of a checkpoint without a calibration: only the best one "
+        "of a training that ended has one."
     )

@@ -124,6 +124,7 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.String(length=40), nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("artifact_id", sa.String(length=40), nullable=False),
+        sa.Column("evaluation_id", sa.String(length=40), nullable=True),
         sa.Column("step", sa.BigInteger(), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("is_best", sa.Boolean(), nullable=False),
@@ -134,11 +135,15 @@ def upgrade() -> None:
         sa.Column("cost", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["artifact_id"], ["artifacts.id"], name=op.f("fk_checkpoints_artifact_id_artifacts")),
+        sa.ForeignKeyConstraint(
+            ["evaluation_id"], ["artifacts.id"], name=op.f("fk_checkpoints_evaluation_id_artifacts")
+        ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_checkpoints_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_checkpoints")),
     )
     with op.batch_alter_table("checkpoints", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_checkpoints_artifact_id"), ["artifact_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_checkpoints_evaluation_id"), ["evaluation_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_checkpoints_job_id_step"), ["job_id", "step"], unique=True)
 
     op.create_table(
@@ -172,6 +177,7 @@ def downgrade() -> None:
     op.drop_table("events")
     with op.batch_alter_table("checkpoints", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_checkpoints_job_id_step"))
+        batch_op.drop_index(batch_op.f("ix_checkpoints_evaluation_id"))
         batch_op.drop_index(batch_op.f("ix_checkpoints_artifact_id"))
 
     op.drop_table("checkpoints")

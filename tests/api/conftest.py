@@ -15,8 +15,8 @@ import httpx
 import pandas as pd
 import pytest
 
-from jobstore.artifacts import ArtifactFolder, new_artifact
-from jobstore.checkpoints import NewCheckpoint, checkpoints_of
+from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact
+from jobstore.checkpoints import NewCheckpoint, NewEvaluation, checkpoints_of
 from jobstore.database import Database, open_database
 from jobstore.events import EventType, NewEvent
 from jobstore.leases import Lease, Report, claim_next, finish, record
@@ -105,13 +105,17 @@ class Server:
         with self.database.write() as session:
             finish(session, lease, to, message=str(to), runtime_seconds=1.0)
 
-    def checkpoint(self, lease: Lease, number: int, file: Path) -> str:
-        """Store a file as the job's best checkpoint."""
+    def put(self, kind: str, file: Path) -> tuple[str, StoredBlob]:
+        """Store a file, for something to refer to."""
         with self.database.write() as session:
-            artifact = new_artifact(session, TENANT, "checkpoints")
-        blob = self.artifacts.put(artifact.key, file)
+            artifact = new_artifact(session, TENANT, kind)
+        return artifact.id, self.artifacts.put(artifact.key, file)
+
+    def checkpoint(self, lease: Lease, number: int, file: Path, evaluation: Path | None = None) -> str:
+        """Store a file as the job's best checkpoint, and another as its evaluation."""
+        evaluated = None if evaluation is None else NewEvaluation(*self.put("evaluations", evaluation))
         cost = read_header(file).model_dump(mode="json", include=set(NetworkCost.model_fields))
-        new = NewCheckpoint(artifact.id, blob, 10, 1, True, True, 0.5, 0.25, None, cost)
+        new = NewCheckpoint(*self.put("checkpoints", file), 10, 1, True, True, 0.5, 0.25, None, cost, evaluated)
         self.tell(lease, number, points=[Point("sparsity", 10, 0.5)], checkpoint=new)
         with self.database.read() as session:
             return checkpoints_of(session, lease.job_id)[0].id

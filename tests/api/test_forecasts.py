@@ -43,6 +43,33 @@ def test_without_a_body_it_goes_on_from_the_training_series(server: Server, url:
             assert forecast["values"][name] == pytest.approx(expected.values[:, place])
 
 
+def test_intervals_come_with_the_forecast(server: Server, url: str, best_checkpoint: Path, problem: Problem) -> None:
+    forecaster = load_forecaster(best_checkpoint)
+    for body, levels in (({}, None), ({"levels": [50, 87.5]}, (50, 87.5)), ({"levels": []}, ())):
+        intervals = server.http.post(url, json=body).json()["intervals"]
+        expected = forecaster.forecast(levels=levels).intervals
+        assert [interval["level"] for interval in intervals] == [interval.level for interval in expected]
+        for shown, interval in zip(intervals, expected, strict=True):
+            for place, name in enumerate(forecaster.header.columns):
+                assert shown["lower"][name] == pytest.approx(interval.lower[:, place])
+                assert shown["upper"][name] == pytest.approx(interval.upper[:, place])
+    refused = problem(server.http.post(url, json={"levels": [80, 99.5]}), 422, "invalid_forecast_input")
+    assert "23 residuals of the validation part" in refused["detail"]
+    assert [error["pointer"] for error in refused["errors"]] == ["/levels/1"]
+
+
+def test_farther_than_the_horizon_it_goes_on_without_intervals(
+    server: Server, url: str, best_checkpoint: Path, problem: Problem
+) -> None:
+    expected = load_forecaster(best_checkpoint).forecast(horizon=10)
+    forecast = server.http.post(url, json={"horizon": 10}).json()
+    assert forecast["timestamps"] == [time.isoformat() for time in expected.timestamps]
+    assert forecast["values"]["calm"] == pytest.approx(expected.values[:, 0])
+    assert [value is None for value in forecast["intervals"][0]["upper"]["calm"]] == [False] * 4 + [True] * 6
+    refused = problem(server.http.post(url, json={"horizon": 401}), 422, "invalid_forecast_input")
+    assert [error["pointer"] for error in refused["errors"]] == ["/horizon"]
+
+
 def test_from_given_values_and_from_a_dataset_it_is_the_same(server: Server, url: str, series: Table) -> None:
     given = server.http.post(url, json=rows_of(series, 100, 12))
     assert given.status_code == 200, given.text
@@ -86,6 +113,14 @@ def test_input_that_does_not_fit_is_refused(server: Server, url: str, series: Ta
         ({"future": []}, "/future"),
         ({"series": []}, "/series"),
         ({"series": "calm"}, "/series"),
+        ({"horizon": 0}, "/horizon"),
+        ({"horizon": 1.5}, "/horizon"),
+        ({"horizon": 10**9}, "/horizon"),
+        ({"levels": 80}, "/levels"),
+        ({"levels": [80, 100]}, "/levels/1"),
+        ({"levels": [0]}, "/levels/0"),
+        ({"levels": ["wide"]}, "/levels/0"),
+        ({"levels": [50] * 21}, "/levels"),
         ([], ""),
     ],
 )

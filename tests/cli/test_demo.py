@@ -17,7 +17,7 @@ import pytest
 import typer
 
 from cli import demo
-from pals_core import load_forecaster
+from pals_core import Evaluation, load_forecaster
 
 QUICK: dict[str, Any] = {
     "data": {"horizon": 52, "input_len": 104, "missing": "interpolate"},
@@ -60,7 +60,7 @@ def test_a_user_sees_a_forecaster_made_and_keeps_its_file_and_pictures(
     demo.run(folder)
 
     assert sorted(path.name for path in folder.iterdir()) == [
-        "forecast.png", "mauna_loa_co2.pals.safetensors", "training.png",
+        "evaluation.json", "evaluation.png", "forecast.png", "mauna_loa_co2.pals.safetensors", "training.png",
     ]  # fmt: skip
     said, complained = capfd.readouterr()
     assert complained == ""
@@ -73,6 +73,8 @@ def test_a_user_sees_a_forecaster_made_and_keeps_its_file_and_pictures(
     assert f"checkpoint      {file}\n" in said
     assert "epoch 2: train loss" in said
     assert len(load_forecaster(file).forecast().timestamps) == 52
+    evaluation = Evaluation.model_validate_json((folder / "evaluation.json").read_bytes())
+    assert f"{evaluation.intervals[0].coverage:.0f} % inside of those of 80 %" in said
     assert list(own_temporary_folder.iterdir()) == []
     assert [child for child in psutil.Process().children() if "serve" in child.cmdline()] == []
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from jobstore import schema
-from jobstore.artifacts import ArtifactFolder, new_artifact
-from jobstore.checkpoints import NewCheckpoint
+from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact
+from jobstore.checkpoints import NewCheckpoint, NewEvaluation
 from jobstore.database import Database, open_database
 from jobstore.events import EventType, NewEvent
 from jobstore.leases import Lease, Report, claim_next, finish, record
@@ -183,17 +183,19 @@ class Service:
         with self.database.write() as session:
             return record(session, lease, Report(number, events=events, points=points))
 
-    def save(self, lease: Lease, number: int, content: bytes) -> None:
-        """Publish `content` as the job's best and last checkpoint."""
-        with self.database.write() as session:
-            artifact = new_artifact(session, "default", "checkpoints")
-            artifact_id, key = artifact.id, artifact.key
-        with self.artifacts.writer(key) as writer:
-            writer.write(content)
-            blob = writer.commit()
-        new = NewCheckpoint(artifact_id, blob, 10, 1, True, True, 0.6, 0.1, None, COST)
+    def save(self, lease: Lease, number: int, content: bytes, evaluation: bytes | None = None) -> None:
+        """Publish `content` as the job's best and last checkpoint, and its evaluation."""
+        evaluated = None if evaluation is None else NewEvaluation(*self._put(evaluation))
+        new = NewCheckpoint(*self._put(content), 10, 1, True, True, 0.6, 0.1, None, COST, evaluated)
         with self.database.write() as session:
             record(session, lease, Report(number, checkpoint=new))
+
+    def _put(self, content: bytes) -> tuple[str, StoredBlob]:
+        with self.database.write() as session:
+            artifact = new_artifact(session, "default", "tests")
+        with self.artifacts.writer(artifact.key) as writer:
+            writer.write(content)
+            return artifact.id, writer.commit()
 
     def end(self, lease: Lease, to: JobStatus = JobStatus.SUCCEEDED) -> None:
         with self.database.write() as session:

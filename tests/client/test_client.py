@@ -235,14 +235,18 @@ def test_a_checkpoint_forecasts_in_the_units_of_the_data(
     job_id = queued(client, csv_file.read_bytes())
     lease = api.claim()
     trained = train({**SPEC, "training": {"device": "cpu", "epochs": 1}}, csv_file, tmp_path / "training")
-    api.save(lease, 1, trained.path.read_bytes())
+    api.save(lease, 1, trained.path.read_bytes(), trained.evaluation.model_dump_json().encode())
     api.end(lease)
     [checkpoint] = client.checkpoints(job_id)
+    assert client.evaluation(job_id) == trained.evaluation.model_dump(mode="json")
 
     after_training = client.forecast(checkpoint["id"])
     assert after_training["columns"] == ["load", "price"]
     assert [len(values) for values in after_training["values"].values()] == [7, 7]
     assert after_training["timestamps"][0].startswith("2020-07-19")
+    farther = client.forecast(checkpoint["id"], horizon=10, levels=[60])
+    assert farther["values"]["load"][:7] == pytest.approx(after_training["values"]["load"])
+    assert [(interval["level"], len(interval["lower"]["load"])) for interval in farther["intervals"]] == [(60, 10)]
     again = client.forecast(checkpoint["id"], dataset_id=client.job(job_id)["dataset_id"])
     assert again["values"] == after_training["values"]
 

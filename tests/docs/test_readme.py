@@ -53,7 +53,7 @@ def test_the_tour_with_curl_works_as_printed(address: str, folder: Path) -> None
 
     assert (done.returncode, done.stderr) == (0, "")
     said = [part.strip() for part in done.stdout.split("--- next")]
-    dataset, plan, watched, downloaded, forecast, refused = said[1:7]
+    dataset, plan, watched, evaluated, downloaded, forecast, farther, refused = said[1:9]
     assert json.loads(dataset)["status"] == "ready"
     assert json.loads(plan)["estimate"]["reachable_sparsity"][-1] > 0.5
     assert "event: mask_update" in watched
@@ -61,7 +61,11 @@ def test_the_tour_with_curl_works_as_printed(address: str, folder: Path) -> None
     assert '"validation_loss"' in watched.splitlines()[-1]
     sha256 = hashlib.sha256((folder / "demo" / "co2.pals.safetensors").read_bytes()).hexdigest()
     assert f'etag: "{sha256}"' in downloaded.lower()
+    assert len(json.loads(evaluated)["naive"]["by_step"]["original"]["mae"]) == 26
     assert len(json.loads(forecast)["timestamps"]) == 26
+    assert [interval["level"] for interval in json.loads(forecast)["intervals"]] == [80, 95]
+    assert len(json.loads(farther)["timestamps"]) == 52
+    assert [interval["level"] for interval in json.loads(farther)["intervals"]] == [50, 90]
     assert json.loads(refused)["errors"][0]["pointer"] == "/spec/data/horizon"
     assert len(load_forecaster(folder / "demo" / "co2.pals.safetensors").forecast().timestamps) == 26
 

@@ -213,6 +213,15 @@ def test_a_pending_artifact_that_something_refers_to_is_never_swept(store: Store
     assert store.queue(dataset=dataset)
 
 
+def test_bytes_are_read_whole_or_not_at_all(store: Store) -> None:
+    with store.artifacts.writer("default/evaluations/art_1") as writer:
+        writer.write(b"{}")
+        writer.commit()
+    assert store.artifacts.read("default/evaluations/art_1") == b"{}"
+    with pytest.raises(StorageFailed):
+        store.artifacts.read("default/evaluations/art_2")
+
+
 def test_what_the_sweep_took_cannot_be_published_any_more(store: Store) -> None:
     artifact_id = store.artifact()
     with store.database.write() as session:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jobstore.artifacts import StorageFailed, StoredBlob, mark_deleting
-from jobstore.checkpoints import NewCheckpoint, checkpoints_of, delete_checkpoint, get_checkpoint
+from jobstore.checkpoints import NewCheckpoint, NewEvaluation, checkpoints_of, delete_checkpoint, get_checkpoint
 from jobstore.leases import Lease
 from jobstore.tables import Checkpoint
 
@@ -22,11 +22,22 @@ class Training:
         self.lease: Lease = store.run()
         self.reports = 0
 
-    def save(self, step: int, *, best: bool, last: bool, metrics: dict[str, object] | None = None) -> str:
-        """Store a checkpoint; returns its artifact's id."""
+    def save(
+        self,
+        step: int,
+        *,
+        best: bool,
+        last: bool,
+        metrics: dict[str, object] | None = None,
+        evaluation: str | None = None,
+    ) -> str:
+        """Store a checkpoint, with the artifact of its evaluation; returns its artifact's id."""
         artifact_id = self.store.artifact()
         blob = StoredBlob(hashlib.sha256(artifact_id.encode()).hexdigest(), 100 + step)
-        new = NewCheckpoint(artifact_id, blob, step, step // 10, best, last, step / 100, 1 / step, metrics, {})
+        evaluated = None if evaluation is None else NewEvaluation(evaluation, blob)
+        new = NewCheckpoint(
+            artifact_id, blob, step, step // 10, best, last, step / 100, 1 / step, metrics, {}, evaluated
+        )
         self.reports += 1
         self.store.record(self.lease, self.reports, checkpoint=new)
         return artifact_id
@@ -106,6 +117,25 @@ def test_a_deleted_checkpoint_gives_its_bytes_to_the_sweep(store: Store) -> None
 
     assert training.kept() == []
     assert store.artifact_status(artifact_id) == "deleting"
+
+
+def test_an_evaluation_is_published_and_goes_with_its_checkpoint(store: Store) -> None:
+    training = Training(store)
+    evaluations = [store.artifact() for _ in range(3)]
+    training.save(10, best=True, last=True, evaluation=evaluations[0])
+    training.save(20, best=True, last=True, evaluation=evaluations[1])
+    assert [store.artifact_status(evaluation) for evaluation in evaluations] == ["deleting", "published", "pending"]
+
+    training.save(20, best=True, last=True, evaluation=evaluations[2])
+    assert [store.artifact_status(evaluation) for evaluation in evaluations] == ["deleting", "deleting", "published"]
+    [kept] = training.kept()
+    assert kept.evaluation_id == evaluations[2]
+
+    with store.database.write() as session:
+        found = get_checkpoint(session, "default", kept.id)
+        assert found is not None
+        delete_checkpoint(session, found)
+    assert store.artifact_status(evaluations[2]) == "deleting"
 
 
 def test_another_tenants_checkpoint_does_not_exist(store: Store) -> None:

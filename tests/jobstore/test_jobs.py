@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from jobstore.artifacts import StoredBlob
-from jobstore.checkpoints import NewCheckpoint
+from jobstore.checkpoints import NewCheckpoint, NewEvaluation
 from jobstore.database import now
 from jobstore.events import EventType, NewEvent
 from jobstore.jobs import (
@@ -216,9 +216,11 @@ def test_another_tenants_job_does_not_exist(store: Store) -> None:
 
 def test_a_deleted_job_takes_its_log_numbers_and_checkpoints_along_and_leaves_other_jobs_alone(store: Store) -> None:
     leases = [store.run(), store.run()]
-    artifacts = [store.artifact(), store.artifact()]
-    for lease, artifact_id in zip(leases, artifacts, strict=True):
-        new = NewCheckpoint(artifact_id, StoredBlob("0" * 64, 1), 1, 1, True, True, 0.5, 0.1, None, {})
+    artifacts, evaluations = ([store.artifact(), store.artifact()] for _ in range(2))
+    blob = StoredBlob("0" * 64, 1)
+    for lease, artifact_id, evaluation_id in zip(leases, artifacts, evaluations, strict=True):
+        evaluation = NewEvaluation(evaluation_id, blob)
+        new = NewCheckpoint(artifact_id, blob, 1, 1, True, True, 0.5, 0.1, None, {}, evaluation)
         store.record(
             lease, 1, NewEvent(EventType.MESSAGE, "note"), points=[Point("train_loss", 1, 0.5)], checkpoint=new
         )
@@ -232,7 +234,8 @@ def test_a_deleted_job_takes_its_log_numbers_and_checkpoints_along_and_leaves_ot
         for table in (Event, Metric, Checkpoint):
             assert session.scalars(select(table.job_id).distinct()).all() == [leases[1].job_id]
         assert session.scalar(select(func.count()).select_from(Job)) == 1
-    assert [store.artifact_status(artifact_id) for artifact_id in artifacts] == ["deleting", "published"]
+    for of_kind in (artifacts, evaluations):
+        assert [store.artifact_status(artifact_id) for artifact_id in of_kind] == ["deleting", "published"]
 
 
 @pytest.mark.parametrize(

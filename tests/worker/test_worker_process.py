@@ -23,6 +23,7 @@ from jobstore.metrics import read_series
 from jobstore.tables import Artifact, Metric, Worker
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
+from pals_core.evaluation.document import Evaluation
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Stack
@@ -72,6 +73,9 @@ def test_a_queued_job_is_trained_to_a_sparse_checkpoint(stack: Stack) -> None:
         assert artifact.status == "published"
         assert artifacts.size(artifact.key) == artifact.size == job.result["checkpoint_bytes"]
         assert best.metrics == job.result["metrics"]
+        assert best.evaluation_id is not None
+        evaluation = Evaluation.model_validate_json(artifacts.read(session.get_one(Artifact, best.evaluation_id).key))
+        assert evaluation.metrics.model_dump() == best.metrics
         cost = NetworkCost.model_validate(best.cost)
         assert read_header(artifacts.path(artifact.key)).layers == cost.layers
         assert [*cost.layers] == ["remainder.weight", "trend.weight"]
