@@ -36,7 +36,7 @@ from pals_core.checkpoint.values import STORED_TYPES
 from pals_core.data.table import Table, read_table
 from pals_core.training.conversion import in_precision, write_dense
 
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "data": {"horizon": 24},
     "model": {"name": "nstransformer"},
     "method": {"name": "pals", "update_interval": 5},
