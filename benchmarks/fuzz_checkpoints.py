@@ -1,10 +1,10 @@
-"""Reads tens of thousands of damaged and forged checkpoint files: each must be loaded or refused in one line.
+"""Reads tens of thousands of damaged and forged checkpoint files: each is to forecast, or to be refused in one line.
 
     make fuzz-checkpoints
 
 The originals are small trainings of several forecasters, in every precision. A crash, another error than
 InvalidCheckpoint, a file that takes longer than a few seconds or more memory than a small multiple of it would end the
-run and is kept. Half of the mutations have a digest that is right.
+run and is kept. More than half of the files have a digest that is right.
 """
 
 from __future__ import annotations

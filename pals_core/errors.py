@@ -3,7 +3,7 @@
 PalsError                    code, message and problems for a person and a program
 ├── InvalidTable             the series table cannot be used
 ├── InvalidSpec              the training spec is wrong, by itself or for this table
-├── InvalidCheckpoint        the checkpoint file is damaged, hostile or of another version
+├── InvalidCheckpoint        the checkpoint file is damaged, hostile or of another version, or cannot be as asked for
 ├── InvalidForecastInput     the recent values given for a forecast do not fit the model
 ├── TrainingFailed           training could not go on (diverged, no memory, no such device)
 └── ExportFailed             a checkpoint cannot be written in another format here

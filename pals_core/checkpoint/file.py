@@ -14,10 +14,8 @@ import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -166,9 +164,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         bounds = _index_bounds(model)
         weights: dict[str, Tensor] = {}
         codes: dict[str, Code] = {}
+        sizes = [file.entries[f"{name}.values"] for name in header.layers]
+        scratch = _zeros((max(entry.stop - entry.start for entry in sizes),), torch.uint8)
         for name, like in expected.items():
             if name in header.layers:
-                weights[name], codes[name] = _read_packed(file, name, header.layers[name], header.precision)
+                weights[name], codes[name] = _read_packed(file, name, header, scratch)
             else:
                 weights[name] = _read_plain(file, name, like, bounds.get(name))
         shapes = {name: layer.shape for name, layer in header.layers.items()}
@@ -210,32 +210,33 @@ def _index_bounds(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _read_packed(file: TensorFile, name: str, layer: MaskedLayer, precision: StoredPrecision) -> tuple[Tensor, Code]:
-    """Return one dense maskable parameter and the code of its mask; raises InvalidCheckpoint."""
-    parts = [file.entries[f"{name}.{part}"] for part in ("values", "positions")]
+def _read_packed(file: TensorFile, name: str, header: CheckpointHeader, scratch: Tensor) -> tuple[Tensor, Code]:
+    """Return one dense maskable parameter and the code of its mask; `scratch` has room for the bytes of its values."""
+    layer, precision, entry = header.layers[name], header.precision, file.entries[f"{name}.values"]
     scales = file.read(f"{name}.scales") if precision is StoredPrecision.INT8 else None
     if scales is not None and (scales.dtype != torch.float32 or tuple(scales.shape) != layer.shape[:1]):
         raise InvalidCheckpoint(f"{name} does not have one scale for each of its {layer.shape[0]} rows")
     if scales is not None and not (scales.isfinite() & (scales >= 0)).all():
         raise InvalidCheckpoint(f"{name} has a scale that is negative or not finite")
     is_complex = layer.dtype == "complex64"
-    if parts[0].shape != ((layer.active, 2) if is_complex else (layer.active,)):
-        raise InvalidCheckpoint(f"{name} has values of shape {parts[0].shape}; other counts say {layer.active}")
+    if entry.shape != ((layer.active, 2) if is_complex else (layer.active,)):
+        raise InvalidCheckpoint(f"{name} has values of shape {entry.shape}; other counts say {layer.active}")
     code = file.read(f"{name}.positions")
     if code.dtype != torch.uint8 or code.ndim != 1:
         raise InvalidCheckpoint(f"the positions of {name} are not a row of bytes")
-    stored = file.read(f"{name}.values")
-    if stored.dtype != STORED_TYPES[precision]:
-        raise InvalidCheckpoint(f"{name} has values of {stored.dtype}; the file's precision is {precision}")
-    if stored.nbytes + code.nbytes + (0 if scales is None else scales.nbytes) != layer.bytes:
+    if file.type_of(f"{name}.values") != STORED_TYPES[precision]:
+        raise InvalidCheckpoint(f"{name} has values of {entry.dtype}; the file's precision is {precision}")
+    if entry.stop - entry.start + code.nbytes + (0 if scales is None else scales.nbytes) != layer.bytes:
         raise InvalidCheckpoint(f"{name} does not take the {layer.bytes} bytes that the description says")
     try:
         mask = torch.from_numpy(decode_positions(code.numpy(), layer.weights, layer.active)).view(layer.shape)
     except InvalidCheckpoint as error:
         raise InvalidCheckpoint(f"{name}: {error.message}") from error
-    values = expand(stored, scales, mask, is_complex=is_complex)
+    is_whole = layer.active == layer.weights and precision is StoredPrecision.FP32
+    memory = _zeros((entry.stop - entry.start,), torch.uint8) if is_whole else scratch
+    values = expand(file.read(f"{name}.values", memory), scales, mask, is_complex=is_complex)
     _check_finite(name, values)
-    if layer.active == layer.weights:
+    if is_whole:
         return values.view(layer.shape), code.numpy()
     return _placed(values, mask), code.numpy()
 
@@ -243,20 +244,25 @@ def _read_packed(file: TensorFile, name: str, layer: MaskedLayer, precision: Sto
 def _placed(values: Tensor, mask: Tensor) -> Tensor:
     """Return a tensor with `values` where `mask` is on and zeros elsewhere."""
     source, active = values.numpy(), mask.numpy().reshape(-1)
-    weight = _zeros(active.size, source.dtype)
+    dense = _zeros(mask.shape, values.dtype)
+    weight = dense.numpy().reshape(-1)
     taken = 0
     for start in range(0, active.size, _PLACED_AT_ONCE):
         places = np.flatnonzero(active[start : start + _PLACED_AT_ONCE])
         weight[start + places] = source[taken : taken + len(places)]
         taken += len(places)
-    return torch.from_numpy(weight).view(mask.shape)
+    return dense
 
 
-def _zeros(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Large ones in memory of their own: among short-lived arrays on the heap they leave holes, up to a third of it."""
-    if count * dtype.itemsize < 2**20:
-        return np.zeros(count, dtype)
-    return np.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype)
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return zeros, large ones in memory of their own.
+
+    Among the short-lived arrays on the heap they would leave holes, up to a third of what a network takes.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < 2**20:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)
 
 
 def _read_plain(file: TensorFile, name: str, like: Tensor, bound: int | None) -> Tensor:

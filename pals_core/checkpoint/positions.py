@@ -23,6 +23,7 @@ from pals_core.errors import InvalidCheckpoint
 
 MOST_LOW_BITS = 4
 _OF_INACTIVE = 0x80
+_BYTES_AT_ONCE = 2**14
 
 Code: TypeAlias = npt.NDArray[np.uint8]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -66,27 +67,30 @@ def decode_positions(code: Code, weights: int, active: int) -> Mask:
         raise InvalidCheckpoint(f"the positions are in a code of {low_bits} low bits; at most {MOST_LOW_BITS} are read")
     gaps = (weights - active if of_inactive else active) + 1
     low, unary = np.split(code[1:], [_bytes(gaps * low_bits)])
-    bits = np.unpackbits(unary, bitorder="little")
     if low_bits == 0:
-        return _bit_mask(bits, weights, gaps, of_inactive)
-    if len(bits) >= gaps + (weights >> low_bits) + 8:
-        raise InvalidCheckpoint(f"the positions take {len(code)} bytes, more than those of {weights} weights can")
+        return _bit_mask(np.unpackbits(unary, bitorder="little"), weights, gaps, of_inactive)
+    if not gaps <= 8 * len(unary) < gaps + (weights >> low_bits) + 8:
+        raise InvalidCheckpoint(f"{len(code)} bytes cannot mark {gaps - 1} of {weights} weights")
     # Whole numbers of four bytes halve the memory; below, none exceeds 17 times the weights.
-    integer = np.int32 if weights < 2**26 else np.int64
-    ends: npt.NDArray[Any] = np.flatnonzero(bits).astype(integer)  # e_i = Σ_{j ≤ i} ⌊g_j / 2^b⌋ + i, counted from 0
-    if len(ends) != gaps or len(low) * 8 < gaps * low_bits or len(unary) != _bytes(int(ends[-1]) + 1):
-        raise InvalidCheckpoint(_miscounted(max(len(ends) - 1, 0), gaps - 1))
+    places: npt.NDArray[Any] = np.empty(gaps, dtype=np.int32 if weights < 2**26 else np.int64)
+    found = last_end = 0
+    for start in range(0, len(unary), _BYTES_AT_ONCE):
+        bits = np.unpackbits(unary[start : start + _BYTES_AT_ONCE], bitorder="little")
+        ends = np.flatnonzero(bits) + 8 * start  # e_i = Σ_{j ≤ i} ⌊g_j / 2^b⌋ + i, counted from 0
+        order = np.arange(found, found + len(ends))
+        if len(ends) and order[-1] < gaps:
+            places[found : found + len(ends)] = ((ends - order) << low_bits) + order
+            last_end = int(ends[-1])
+        found += len(ends)
+    if found != gaps or len(low) * 8 < gaps * low_bits or len(unary) != _bytes(last_end + 1):
+        raise InvalidCheckpoint(_miscounted(max(found - 1, 0), gaps - 1))
     planes = np.unpackbits(low, bitorder="little")
     if planes[gaps * low_bits :].any():
         raise InvalidCheckpoint("the positions mark weights beyond the last one")
     low_parts = np.zeros(gaps, dtype=np.uint8)
     for plane in range(low_bits):
         low_parts |= planes[plane * gaps : (plane + 1) * gaps] << plane
-    places, order = ends, np.arange(gaps, dtype=integer)
-    places -= order
-    places <<= low_bits
-    places += order
-    places += np.cumsum(low_parts, dtype=integer)
+    places += np.cumsum(low_parts, dtype=places.dtype)
     if places[-1] != weights:
         raise InvalidCheckpoint(f"the positions are those of {places[-1]} weights; there are {weights}")
     mask = np.full(weights, of_inactive)

@@ -50,18 +50,23 @@ class TensorFile:
         if unknown := sorted(set(self.entries).difference(names)):
             raise InvalidCheckpoint(f"the checkpoint has an unknown tensor {unknown[0][:100]!r}")
 
-    def read(self, name: str) -> Tensor:
-        """Return a tensor that the file has."""
+    def type_of(self, name: str) -> torch.dtype:
+        return _TYPES[self.entries[name].dtype]
+
+    def read(self, name: str, memory: Tensor | None = None) -> Tensor:
+        """Return a tensor that the file has, in new memory, or at the beginning of `memory`, bytes."""
         entry = self.entries[name]
+        size = entry.stop - entry.start
+        content = torch.empty(size, dtype=torch.uint8) if memory is None else memory[:size]
         self._file.seek(entry.start)
-        tensor = torch.empty(entry.shape, dtype=_TYPES[entry.dtype])
-        left = _bytes_of(tensor)
+        left = content.numpy().data
         while len(left):  # one call reads less than 2 GiB
             if not (count := self._file.readinto(left)):  # type: ignore[attr-defined]
                 raise InvalidCheckpoint(f"{name} ends early; the file has become shorter while it was read")
             left = left[count:]
         # A byte that is neither 0 nor 1 is no boolean, and torch would not say so.
-        return tensor.view(torch.uint8) != 0 if tensor.dtype == torch.bool else tensor
+        tensor = content != 0 if entry.dtype == "BOOL" else content.view(self.type_of(name))
+        return tensor.view(entry.shape)
 
     def read_all(self) -> dict[str, Tensor]:
         return {name: self.read(name) for name in self.entries}
