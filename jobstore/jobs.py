@@ -1,4 +1,4 @@
-"""Queries on jobs: create, read, list, cancel."""
+"""Queries on jobs: create, read, list, delete."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jobstore.events import EventType, NewEvent, add_events
 from jobstore.ids import Prefix, new_id
 from jobstore.lifecycle import FINAL_STATUSES, LEASED_STATUSES, JobStatus, StatusReason, move
 from jobstore.pages import Page, page
+from jobstore.states import drop_states
 from jobstore.tables import Checkpoint, Event, Job, Metric
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class NewJob:
     device_class: str
     priority: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    retry_of: str | None = None
 
 
 def create_job(session: Session, new: NewJob) -> Job:
@@ -63,11 +65,13 @@ def create_job(session: Session, new: NewJob) -> Job:
         runtime_seconds=0.0,
         event_seq=0,
         report_seq=0,
+        retry_of=new.retry_of,
     )
     session.add(job)
     session.flush()
     data = {"status": JobStatus.QUEUED, "from": None, "reason": None, "error": None}
-    add_events(session, job, [NewEvent(EventType.STATE, "queued", data)], now=now)
+    message = "queued" if new.retry_of is None else f"queued as a retry of {new.retry_of}"
+    add_events(session, job, [NewEvent(EventType.STATE, message, data)], now=now)
     return job
 
 
@@ -144,32 +148,13 @@ def jobs_of_workers(session: Session) -> dict[str, list[str]]:
     return held
 
 
-def cancel(session: Session, job: Job) -> None:
-    """Ask a job, read under its lock, to stop; harmless when it already stops or has ended.
-
-    A job that no worker holds is cancelled at once; a running one when its worker has stopped it.
-    """
-    status = JobStatus(job.status)
-    if status in FINAL_STATUSES or status is JobStatus.CANCELLING:
-        return
-    held = status in {JobStatus.RUNNING, JobStatus.PAUSING}
-    to = JobStatus.CANCELLING if held else JobStatus.CANCELLED
-    move(
-        session,
-        job,
-        to,
-        now=database_now(session),
-        message="cancellation requested" if held else "cancelled before it ran",
-        reason=StatusReason.CANCELLED,
-    )
-
-
 def delete_job(session: Session, job: Job) -> None:
-    """Remove a job, read under its lock, with its log, metrics and checkpoints. Raises JobNotFinal."""
+    """Remove a job, read under its lock, with its log, metrics, checkpoints and states. Raises JobNotFinal."""
     if job.status not in FINAL_STATUSES:
         raise JobNotFinal(job.id, job.status)
     for artifact_id in session.scalars(select(Checkpoint.artifact_id).where(Checkpoint.job_id == job.id)).all():
         mark_deleting(session, artifact_id)
+    drop_states(session, job)
     for table in (Checkpoint, Metric, Event):
         session.execute(delete(table).where(table.job_id == job.id))
     session.delete(job)

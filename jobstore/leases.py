@@ -12,14 +12,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from jobstore.checkpoints import NewCheckpoint, add_checkpoint, checkpoint_saved
 from jobstore.database import now as database_now
-from jobstore.events import NewEvent, add_events
+from jobstore.events import EventLevel, EventType, NewEvent, add_events
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
-from jobstore.metrics import Point, write_points
-from jobstore.tables import Artifact, Dataset, Job, Metric
+from jobstore.metrics import Point, forget_points, write_points
+from jobstore.states import NewState, SavedState, add_state, drop_state, drop_states, newest_step, states_of
+from jobstore.tables import Artifact, Dataset, Job
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -41,6 +42,16 @@ class Lease:
     runtime_seconds: float
     dataset_key: str
     dataset_sha256: str
+    states: Sequence[SavedState]  # newest first
+    reproducible: bool | None  # what the attempt before said
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where the training of an attempt begins; `state` is what it goes on from, None the first step."""
+
+    state: SavedState | None
+    reproducible: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,8 @@ class Report:
     progress: dict[str, Any] | None = None
     current: dict[str, Any] | None = None
     checkpoint: NewCheckpoint | None = None
+    state: NewState | None = None
+    beginning: Beginning | None = None
 
 
 def claim_next(session: Session, worker: str, device_classes: Collection[str], *, lease_seconds: float) -> Lease | None:
@@ -82,8 +95,6 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
     job.report_seq = 0
     job.progress = None
     job.current = None
-    # An attempt starts from the first step: points of an attempt that was lost would lie beyond it.
-    session.execute(delete(Metric).where(Metric.job_id == job.id))
     move(session, job, JobStatus.RUNNING, now=now, message=f"attempt {job.attempt} started on {worker}")
     artifact = session.execute(
         select(Artifact.key, Artifact.sha256)
@@ -99,6 +110,8 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
         runtime_seconds=job.runtime_seconds,
         dataset_key=artifact.key,
         dataset_sha256=artifact.sha256 or "",
+        states=states_of(session, job),
+        reproducible=job.reproducible,
     )
 
 
@@ -139,17 +152,30 @@ def record(session: Session, lease: Lease, report: Report) -> JobStatus:
     if report.number <= job.report_seq:
         return JobStatus(job.status)
     job.report_seq = report.number
+    if report.beginning is not None:
+        _begin(session, job, report.beginning)
     events = [*report.events]
     if report.checkpoint is not None:
         checkpoint = add_checkpoint(session, job, report.checkpoint)
         events.append(checkpoint_saved(checkpoint, report.checkpoint))
     add_events(session, job, events, now=database_now(session))
     write_points(session, job, report.points)
+    # With all that was heard before it: who goes on from a state misses nothing of what led there.
+    if report.state is not None:
+        add_state(session, job, report.state)
     if report.progress is not None:
         job.progress = report.progress
     if report.current is not None:
         job.current = report.current
     return JobStatus(job.status)
+
+
+def _begin(session: Session, job: Job, beginning: Beginning) -> None:
+    """An attempt's training begins; what a lost one wrote of later steps is overwritten as they are done again."""
+    state = beginning.state
+    forget_points(session, job, after=state.step if state else 0)
+    job.resumed_from = {"job_id": state.saved_by, "step": state.step} if state else None
+    job.reproducible = beginning.reproducible
 
 
 def finish(
@@ -168,24 +194,35 @@ def finish(
     job.runtime_seconds = runtime_seconds
     if result is not None:
         job.result = result
+    if to is JobStatus.SUCCEEDED:
+        drop_states(session, job)
     move(session, job, to, now=database_now(session), message=message, reason=reason, error=error)
 
 
-def release(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
-    """Put the job back because its worker drains; does not count as a loss. Raises LeaseLost."""
+def release(session: Session, lease: Lease, *, why: str, reason: StatusReason, runtime_seconds: float) -> None:
+    """Give back a job whose training was stopped: queued again, or where it was asked to be; no loss. Raises LeaseLost.
+
+    `why` and `reason` say why it was stopped, unless a user asked for it.
+    """
     job = locked(session, lease)
     job.runtime_seconds = runtime_seconds
+    now, step = database_now(session), newest_step(session, job)
+    then = "it starts over" if step is None else f"it goes on after step {step}"
     if job.status == JobStatus.RUNNING:
-        move(
-            session,
-            job,
-            JobStatus.QUEUED,
-            now=database_now(session),
-            message=message,
-            reason=StatusReason.WORKER_DRAINING,
-        )
+        move(session, job, JobStatus.QUEUED, now=now, message=f"{why}; queued again, {then}", reason=reason)
+    elif job.status == JobStatus.PAUSING:
+        move(session, job, JobStatus.PAUSED, now=now, message=f"paused; when resumed, {then}")
     else:
-        settle_loss(session, job, now=database_now(session), message=message)
+        settle_loss(session, job, now=now, message=why)
+
+
+def discard_state(session: Session, lease: Lease, step: int, why: str) -> None:
+    """Give up a state that no training can go on from, and say so in the job's log. Raises LeaseLost."""
+    job = locked(session, lease)
+    drop_state(session, job, step)
+    message = f"the state saved after step {step} cannot be used: {why}"
+    event = NewEvent(EventType.MESSAGE, message, level=EventLevel.WARNING)
+    add_events(session, job, [event], now=database_now(session))
 
 
 def lose(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:

@@ -19,6 +19,7 @@ from jobstore.jobs import fail_overdue
 from jobstore.leases import expire_leases
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus
 from jobstore.settings import Settings
+from jobstore.states import drop_expired_states
 from jobstore.tables import Job, Leader
 from jobstore.wakeups import Bell
 from jobstore.workers import DeviceClass, alive, forget_dead
@@ -96,6 +97,7 @@ class Upkeep:
             expire_leases(session, now=now, grace_seconds=self._settings.lease_grace_seconds)
             fail_overdue(session, now=now)
             forget_dead(session, now=now)
+            drop_expired_states(session, now=now, hours=self._settings.state_retention_hours)
             doomed = sweepable(session, now=now)
             waiting = classes_to_ring(session)
         for device_class in waiting:

@@ -26,7 +26,8 @@ from api.problems import ApiProblem, ProblemCode, ProblemItem
 from api.schemas.bodies import PageBody, storable_text
 from api.schemas.jobs import METADATA_KEY_PATTERN, JobBody, JobRequest, PlanBody
 from api.services import Services, ServicesDep
-from jobstore.jobs import NewJob, cancel, create_job, delete_job, list_jobs, unfinished_count
+from jobstore.control import cancel
+from jobstore.jobs import NewJob, create_job, delete_job, list_jobs, unfinished_count
 from jobstore.lifecycle import JobStatus
 from jobstore.tables import DEFAULT_TENANT
 from jobstore.workers import DeviceClass
