@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 
 from jobstore.artifacts import ArtifactFolder
 from jobstore.checkpoints import checkpoints_of
+from jobstore.control import pause, resume, retry
 from jobstore.events import EventType
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
@@ -159,3 +160,35 @@ def test_a_drained_workers_job_goes_on_where_it_was_stopped(stack: Stack) -> Non
     stack.wait_for_states(job_id, attempt=2)
     assert stack.job(job_id).resumed_from == {"job_id": job_id, "step": stopped}
     stop(stack, job_id)
+
+
+def test_a_paused_training_frees_its_slot_and_goes_on_when_resumed(stack: Stack) -> None:
+    worker = stack.start_worker()
+    dataset_id = stack.add_dataset()
+    job_id = stack.add_job(dataset_id, training=ENDLESS, max_attempts=1)
+    saved = stack.wait_for_states(job_id)
+    child = worker.training_child()
+    stack.ask(pause, job_id)
+    job = stack.wait_for_status(job_id, JobStatus.PAUSED)
+    assert not psutil.wait_procs([child], timeout=20)[1]
+    assert job.progress is not None
+    paused = stack.states(job_id)[0].step
+    assert paused == job.progress["step"] > saved
+    stack.wait_for_status(stack.add_job(dataset_id), JobStatus.SUCCEEDED)
+
+    stack.ask(resume, job_id)
+    stack.wait_for_states(job_id, attempt=2)
+    assert stack.job(job_id).resumed_from == {"job_id": job_id, "step": paused}
+    stop(stack, job_id)
+
+
+def test_a_cancelled_training_is_taken_up_by_its_retry(stack: Stack) -> None:
+    stack.start_worker()
+    job_id = stack.add_job(stack.add_dataset(), training=ENDLESS)
+    stack.wait_for_states(job_id)
+    stop(stack, job_id)
+    newest = stack.states(job_id)[0].step
+    again = stack.ask(retry, job_id).id  # upkeep rings for it
+    stack.wait_for_states(again)
+    assert stack.job(again).resumed_from == {"job_id": job_id, "step": newest}
+    stop(stack, again)
