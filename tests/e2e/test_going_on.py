@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.e2e.stacks import embedded
 
 if TYPE_CHECKING:
     from tests.e2e.stacks import Service
@@ -64,3 +67,22 @@ def test_a_training_goes_on_after_a_pause_and_as_a_retry(service: Service) -> No
     assert job["resumed_from"]["step"] >= paused
     steps = losses(service, again["id"])
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_service_that_is_stopped_and_started_takes_its_training_up_again(tmp_path: Path) -> None:
+    with embedded(tmp_path) as service:
+        dataset = service.upload("co2", EXAMPLE.read_bytes())
+        job_id = service.http.post("/v1/jobs", json={"dataset_id": dataset["id"], "spec": ENDLESS}).json()["id"]
+        wait_for_steps(service, job_id, 0)
+        service.processes["serve"].send_signal(signal.SIGTERM)
+        assert service.processes["serve"].wait(20) in {0, -signal.SIGTERM}
+    with embedded(tmp_path) as service:
+        log = service.http.get(f"/v1/jobs/{job_id}/events", params={"limit": 1000}).json()["data"]
+        drained = next(event for event in log if event["data"].get("reason") == "worker_draining")
+        assert drained["data"]["status"] == "queued"
+        stopped = int(drained["message"].rpartition(" ")[2])
+        wait_for_steps(service, job_id, stopped)
+        job = service.http.get(f"/v1/jobs/{job_id}").json()
+        assert (job["attempt"], job["resumed_from"]) == (2, {"job_id": job_id, "step": stopped})
+        ask(service, job_id, "cancel")
+        service.wait(job_id, "cancelled")
