@@ -87,6 +87,7 @@ def retry(session: Session, job: Job) -> Job:
             priority=job.priority,
             metadata=job.job_metadata,
             retry_of=job.id,
+            micro_batches=job.micro_batches,
         ),
     )
     share_states(session, job, again)

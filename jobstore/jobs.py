@@ -42,6 +42,7 @@ class NewJob:
     priority: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
     retry_of: str | None = None
+    micro_batches: int = 1
 
 
 def create_job(session: Session, new: NewJob) -> Job:
@@ -66,6 +67,7 @@ def create_job(session: Session, new: NewJob) -> Job:
         event_seq=0,
         report_seq=0,
         retry_of=new.retry_of,
+        micro_batches=new.micro_batches,
     )
     session.add(job)
     session.flush()

@@ -44,6 +44,7 @@ class Lease:
     dataset_sha256: str
     states: Sequence[SavedState]  # newest first
     reproducible: bool | None  # what the attempt before said
+    micro_batches: int
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
         dataset_sha256=artifact.sha256 or "",
         states=states_of(session, job),
         reproducible=job.reproducible,
+        micro_batches=job.micro_batches,
     )
 
 
@@ -214,6 +216,12 @@ def release(session: Session, lease: Lease, *, why: str, reason: StatusReason, r
         move(session, job, JobStatus.PAUSED, now=now, message=f"paused; when resumed, {then}")
     else:
         settle_loss(session, job, now=now, message=why)
+
+
+def release_smaller(session: Session, lease: Lease, *, why: str, runtime_seconds: float) -> None:
+    """Give back a job that ran out of memory, to be trained with batches in twice as many parts. Raises LeaseLost."""
+    locked(session, lease).micro_batches *= 2
+    release(session, lease, why=why, reason=StatusReason.OUT_OF_MEMORY, runtime_seconds=runtime_seconds)
 
 
 def discard_state(session: Session, lease: Lease, step: int, why: str) -> None:

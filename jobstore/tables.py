@@ -137,6 +137,7 @@ class Job(Base):
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     runtime_seconds: Mapped[float] = mapped_column(default=0.0)
+    micro_batches: Mapped[int] = mapped_column(default=1)
     retry_of: Mapped[str | None] = mapped_column(Id, index=True)  # the other may be deleted
     resumed_from: Mapped[dict[str, Any] | None]
     reproducible: Mapped[bool | None]

@@ -32,6 +32,7 @@ class Train(Line):
     output_dir: str
     resume_from: str | None
     state_interval_seconds: float
+    micro_batches: int
     threads: int
     lease_seconds: float
 

@@ -29,6 +29,7 @@ from jobstore.leases import (
     lose,
     record,
     release,
+    release_smaller,
     renew,
     status_of,
 )
@@ -129,6 +130,7 @@ class Supervisor:
                 output_dir=str(self._folder),
                 resume_from=None if resume_from is None else str(resume_from),
                 state_interval_seconds=self._settings.state_interval_seconds,
+                micro_batches=self._lease.micro_batches,
                 threads=self._threads,
                 lease_seconds=self._settings.lease_seconds,
             )
@@ -289,6 +291,10 @@ class Supervisor:
             self._release()
         elif self._failed is not None and self._state is not None and self._is_about_the_state(self._failed):
             self._do_without(self._state, self._failed.message)
+        elif self._failed is not None and self._may_fit_in_parts(self._failed):
+            runtime = self._runtime()
+            text = f"{self._failed.message}; its batches are now computed in two parts"
+            self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
         elif self._failed is not None:
             failed = self._failed
             reason = REASONS.get(failed.code, StatusReason.INTERNAL)
@@ -302,6 +308,11 @@ class Supervisor:
             self._end_failed(
                 StatusReason.INTERNAL, "training_crashed", f"the training process exited with status {code}: {tail}"
             )
+
+    def _may_fit_in_parts(self, failed: Failed) -> bool:
+        """Out of memory for the first time: half of each batch at a time may do."""
+        divisible = self._lease.spec["training"]["batch_size"] > 1
+        return failed.code is ErrorCode.OUT_OF_MEMORY and self._lease.micro_batches == 1 and divisible
 
     def _is_about_the_state(self, failed: Failed) -> bool:
         return not self._begun and failed.code is ErrorCode.INVALID_CHECKPOINT

@@ -108,6 +108,7 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
             dataset_sha256=job.dataset_sha256,
             resume_from=Path(job.resume_from) if job.resume_from else None,
             state_interval_seconds=job.state_interval_seconds,
+            micro_batches=job.micro_batches,
         )
         for event in trainer.run():
             if not isinstance(event, CheckpointSaved | StateSaved):

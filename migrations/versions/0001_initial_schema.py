@@ -97,6 +97,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("losses", sa.BigInteger(), nullable=False),
         sa.Column("runtime_seconds", sa.Float(), nullable=False),
+        sa.Column("micro_batches", sa.BigInteger(), nullable=False),
         sa.Column("retry_of", sa.String(length=40), nullable=True),
         sa.Column("resumed_from", JSON, nullable=True),
         sa.Column("reproducible", sa.Boolean(), nullable=True),

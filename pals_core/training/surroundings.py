@@ -23,12 +23,13 @@ class Surroundings(HeaderPart):
     processor: str = Field(description="Digest of the CPU's model, instruction sets and cache sizes.")
     precision: Precision
     compiled: bool
+    micro_batches: int = Field(ge=1, description="Parts that each batch is computed in.")
     torch: str
     numpy: str
     python: str
 
 
-def surroundings_of(device: torch.device, arithmetic: Arithmetic) -> Surroundings:
+def surroundings_of(device: torch.device, arithmetic: Arithmetic, micro_batches: int) -> Surroundings:
     """Return those of a training on `device` in this process."""
     return Surroundings(
         threads=torch.get_num_threads(),
@@ -36,6 +37,7 @@ def surroundings_of(device: torch.device, arithmetic: Arithmetic) -> Surrounding
         processor=_processor(),
         precision=arithmetic.precision,
         compiled=arithmetic.compiled,
+        micro_batches=micro_batches,
         torch=str(torch.__version__),
         numpy=np.__version__,
         python=platform.python_version(),
@@ -53,9 +55,9 @@ def differences(then: Surroundings, now: Surroundings) -> list[str]:
     ]
 
 
-def repeats(spec: Spec, device: torch.device) -> bool:
-    """Return whether a training in equal surroundings ends with the same bytes every time."""
-    return device.type == "cpu" or spec.training.deterministic
+def repeats(spec: Spec, device: torch.device, micro_batches: int) -> bool:
+    """Return whether whoever trains this spec in equal surroundings gets the same bytes, knowing the spec alone."""
+    return micro_batches == 1 and (device.type == "cpu" or spec.training.deterministic)
 
 
 def _processor() -> str:

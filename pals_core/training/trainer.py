@@ -33,8 +33,8 @@ from pals_core.training.events import (
     TrainingEvent,
 )
 from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
+from pals_core.training.gradient import backpropagate
 from pals_core.training.learning_rate import learning_rate_at
-from pals_core.training.loss import training_loss
 from pals_core.training.optimization import clip_gradients, make_optimizer
 from pals_core.training.progress import LossBuffer, require_finite
 from pals_core.training.selection import BestEpoch, EarlyStopping, goal_of
@@ -53,6 +53,8 @@ class Trainer:
     With `save_states` a state file is written at every epoch's end and, within an epoch, after the first step at which
     `state_interval_seconds` have passed since the last one. `resume_from` goes on from such a file, which is all it
     needs, to the same checkpoint files as if there had been no interruption; without `threads` it takes that file's.
+
+    Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Trainer:
         resume_from: Path | None = None,
         state_interval_seconds: float | None = None,
         save_states: bool = True,
+        micro_batches: int = 1,
     ) -> None:
         self.spec = spec
         self.table = table
@@ -77,6 +80,7 @@ class Trainer:
         self.resume_from = resume_from
         self.state_interval_seconds = state_interval_seconds
         self.save_states = save_states
+        self.micro_batches = micro_batches
         self._states: StateFiles | None = None
 
     def request_state(self) -> None:
@@ -149,8 +153,8 @@ class Trainer:
             self.output_dir,
             self.spec,
             self._table_sha256(),
-            surroundings_of(device, arithmetic),
-            repeats(self.spec, device),
+            surroundings_of(device, arithmetic, self.micro_batches),
+            repeats(self.spec, device, self.micro_batches),
             self.state_interval_seconds,
         )
         warnings: list[str] = []
@@ -192,9 +196,7 @@ class Trainer:
                     group["lr"] = learning_rate
                 batch = windows.train.batch(indices)
                 optimizer.zero_grad(set_to_none=True)
-                loss = training_loss(forward(batch), batch)
-                loss.backward()  # type: ignore[no-untyped-call]
-                losses.add(state.step, loss)
+                losses.add(state.step, backpropagate(forward, batch, self.micro_batches))
                 state.density_sum += 1 - masks.sparsity
                 if recipe.gradient_clip is not None:
                     clip_gradients(model, masks, recipe.gradient_clip)

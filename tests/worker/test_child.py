@@ -17,6 +17,7 @@ def a_job(lease_seconds: float, folder: str) -> Train:
         output_dir=folder,
         resume_from=None,
         state_interval_seconds=60,
+        micro_batches=1,
         threads=1,
         lease_seconds=lease_seconds,
     )

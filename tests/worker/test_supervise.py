@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from jobstore.artifacts import ArtifactFolder, BlobWriter, StorageFailed
 from jobstore.checkpoints import checkpoints_of
-from jobstore.control import pause
+from jobstore.control import pause, retry
 from jobstore.leases import Lease, claim_next
 from jobstore.lifecycle import JobStatus, StatusReason
 from pals_core.errors import ErrorCode
@@ -201,3 +201,28 @@ def test_a_state_that_cannot_be_stored_is_warned_of_and_nothing_else(
     said = [event.message for event in stack.events(job_id) if event.level == "warning"]
     assert said == ["the state after step 7 was not saved: the artifact store failed: No space left on device"]
     assert stack.events(job_id)[-1].message == "its worker is stopping; queued again, it starts over"
+
+
+def test_out_of_memory_is_tried_once_more_with_half_batches_from_the_last_state(stack: Stack, tmp_path: Path) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
+    failed = Failed(code=ErrorCode.OUT_OF_MEMORY, message="the device ran out of memory")
+    supervised(stack, claimed(stack, job_id), Played([STARTED, saved_state(tmp_path, 3), failed]))
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.OUT_OF_MEMORY, 0)
+    assert "computed in two parts; queued again, it goes on after step 3" in stack.events(job_id)[-1].message
+
+    smaller = STARTED.model_copy(update={"resumed_step": 3, "reproducible": False})
+    child = supervised(stack, claimed(stack, job_id), Played([smaller, failed]))
+    [train] = child.sent
+    assert isinstance(train, Train)
+    assert train.micro_batches == 2
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason, job.reproducible) == (JobStatus.FAILED, StatusReason.OUT_OF_MEMORY, False)
+    assert stack.ask(retry, job_id).micro_batches == 2
+
+
+def test_batches_of_one_window_have_no_parts(stack: Stack) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, training={"batch_size": 1})
+    failed = Failed(code=ErrorCode.OUT_OF_MEMORY, message="the device ran out of memory")
+    supervised(stack, claimed(stack, job_id), Played([STARTED, failed]))
+    assert stack.job(job_id).status == JobStatus.FAILED

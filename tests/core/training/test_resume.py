@@ -263,8 +263,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     here = trainer.surroundings_of
 
     def move(**changes: Any) -> None:
-        def there(device: torch.device, arithmetic: Arithmetic) -> Surroundings:
-            return here(device, arithmetic).model_copy(update=changes)
+        def there(device: torch.device, arithmetic: Arithmetic, micro_batches: int) -> Surroundings:
+            return here(device, arithmetic, micro_batches).model_copy(update=changes)
 
         monkeypatch.setattr(trainer, "surroundings_of", there)
 
@@ -309,6 +309,21 @@ def test_once_resumed_elsewhere_a_training_is_not_reproducible_any_more(
     other, state = run(state)
     other_again, _ = run(state)
     assert (first, same, other, other_again) == (True, True, False, False)
+
+
+def test_resumed_in_smaller_parts_a_training_goes_on_and_is_not_reproducible(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    state = Path(states_of(small_spec(), short, folder, None)[0].path)
+    started, *events = Trainer(small_spec(), short, folder, resume_from=state, micro_batches=2).run()
+    assert isinstance(started, Started)
+    assert not started.reproducible
+    [warning] = [event.message for event in events if isinstance(event, Message) and event.level == "warning"]
+    assert "micro_batches 2 after micro_batches 1" in warning
+    assert isinstance(events[-1], Finished)
+    fresh = next(Trainer(small_spec(), short, folder, micro_batches=2).run())
+    assert isinstance(fresh, Started)
+    assert not fresh.reproducible
 
 
 def test_without_threads_of_its_own_a_resumed_training_takes_those_of_its_state(
