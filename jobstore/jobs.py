@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, extract, func, select
+from sqlalchemy import ColumnElement, and_, delete, extract, func, or_, select
 
 from jobstore.artifacts import mark_deleting
 from jobstore.database import now as database_now
@@ -114,6 +114,11 @@ def list_jobs(
     for key, value in (metadata or {}).items():
         query = query.where(Job.job_metadata[key].as_string() == value)
     return page(session, query, Job.id, limit=limit, after=after)
+
+
+def claimable(now: datetime) -> ColumnElement[bool]:
+    """Whether a job waits for nothing but a worker."""
+    return and_(Job.status == JobStatus.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now))
 
 
 def unfinished_count(session: Session, tenant_id: str) -> int:

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from jobstore.checkpoints import NewCheckpoint, add_checkpoint, checkpoint_saved
 from jobstore.database import now as database_now
 from jobstore.events import EventLevel, EventType, NewEvent, add_events
+from jobstore.jobs import claimable
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
 from jobstore.metrics import Point, forget_points, write_points
 from jobstore.states import NewState, SavedState, add_state, drop_state, drop_states, newest_step, states_of
@@ -24,6 +25,9 @@ from jobstore.tables import Artifact, Dataset, Job
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+
+STORAGE_PAUSE_SECONDS = 30.0
 
 
 class LeaseLost(Exception):
@@ -79,17 +83,18 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
     Highest priority first, then the one that was queued first. On PostgreSQL rows that another
     worker is just taking are skipped; on SQLite the write transaction already excludes the others.
     """
+    now = database_now(session)
     job = session.scalar(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, Job.device_class.in_([*device_classes]))
+        .where(claimable(now), Job.device_class.in_([*device_classes]))
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
     if job is None:
         return None
-    now = database_now(session)
     job.attempt += 1
+    job.not_before = None
     job.lease_token = uuid4().hex
     job.lease_expires_at = now + timedelta(seconds=lease_seconds)
     job.worker_id = worker
@@ -240,6 +245,16 @@ def lose(session: Session, lease: Lease, *, message: str, runtime_seconds: float
     settle_loss(session, job, now=database_now(session), message=message)
 
 
+def wait_for_storage(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
+    """The artifact store failed: a loss, but the next attempt is put off, ever longer. Raises LeaseLost."""
+    job = locked(session, lease)
+    job.runtime_seconds = runtime_seconds
+    now = database_now(session)
+    settle_loss(session, job, now=now, message=message, reason=StatusReason.INTERNAL, code="storage_failed")
+    if job.status == JobStatus.QUEUED:
+        job.not_before = now + timedelta(seconds=STORAGE_PAUSE_SECONDS * job.losses)
+
+
 def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batch: int = 100) -> int:
     """Take jobs away from workers whose lease ended longer than the grace ago; returns how many."""
     expired = session.scalars(
@@ -258,20 +273,28 @@ def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batc
     return len(expired)
 
 
-def settle_loss(session: Session, job: Job, *, now: datetime, message: str) -> None:
-    """Move a job whose worker or training process died to where its state and its losses lead."""
+def settle_loss(
+    session: Session,
+    job: Job,
+    *,
+    now: datetime,
+    message: str,
+    reason: StatusReason = StatusReason.WORKER_LOST,
+    code: str = "worker_lost",
+) -> None:
+    """Move a job that lost its worker, its training process or the store to where its state and its losses lead."""
     status = JobStatus(job.status)
     if status is JobStatus.CANCELLING:
         move(session, job, JobStatus.CANCELLED, now=now, message="cancelled", reason=StatusReason.CANCELLED)
     elif status is JobStatus.PAUSING:
-        move(session, job, JobStatus.PAUSED, now=now, message=message, reason=StatusReason.WORKER_LOST)
+        move(session, job, JobStatus.PAUSED, now=now, message=message, reason=reason)
     else:
         job.losses += 1
         allowed = job.limits["max_attempts"]
         if job.losses >= allowed:
             text = f"{message}; lost {job.losses} times, max_attempts is {allowed}"
-            error = {"type": StatusReason.WORKER_LOST, "code": "worker_lost", "message": text, "param": None}
-            move(session, job, JobStatus.FAILED, now=now, message=text, reason=StatusReason.WORKER_LOST, error=error)
+            error = {"type": reason, "code": code, "message": text, "param": None}
+            move(session, job, JobStatus.FAILED, now=now, message=text, reason=reason, error=error)
         else:
             text = f"{message}; queued again ({job.losses} of {allowed} attempts lost)"
-            move(session, job, JobStatus.QUEUED, now=now, message=text, reason=StatusReason.WORKER_LOST)
+            move(session, job, JobStatus.QUEUED, now=now, message=text, reason=reason)

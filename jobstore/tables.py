@@ -131,6 +131,7 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
+    not_before: Mapped[datetime | None]  # while queued: when it may be claimed; null: now
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 

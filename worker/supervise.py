@@ -32,6 +32,7 @@ from jobstore.leases import (
     release_smaller,
     renew,
     status_of,
+    wait_for_storage,
 )
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.settings import Settings
@@ -111,7 +112,7 @@ class Supervisor:
             _log.warning("job %s: the lease is lost, its training is stopped", self._lease.job_id)
         except StorageFailed as error:
             self._child.kill()
-            self._end_failed(StatusReason.INTERNAL, "storage_failed", str(error))
+            self._wait_for_storage(str(error))
         except InvalidCheckpoint as error:
             self._child.kill()
             self._end_failed(StatusReason.INTERNAL, error.code, f"the training left a damaged file: {error.message}")
@@ -269,6 +270,10 @@ class Supervisor:
         runtime, reason = self._runtime(), StatusReason.WORKER_DRAINING
         why = "its worker is stopping"
         self._write(lambda session: release(session, self._lease, why=why, reason=reason, runtime_seconds=runtime))
+
+    def _wait_for_storage(self, message: str) -> None:
+        runtime = self._runtime()
+        self._write(lambda session: wait_for_storage(session, self._lease, message=message, runtime_seconds=runtime))
 
     def _over_time(self) -> bool:
         limit = self._lease.limits["max_runtime_seconds"]

@@ -226,3 +226,21 @@ def test_batches_of_one_window_have_no_parts(stack: Stack) -> None:
     failed = Failed(code=ErrorCode.OUT_OF_MEMORY, message="the device ran out of memory")
     supervised(stack, claimed(stack, job_id), Played([STARTED, failed]))
     assert stack.job(job_id).status == JobStatus.FAILED
+
+
+def test_a_store_that_does_not_answer_costs_time_and_no_state(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    lines = [STARTED, saved_state(tmp_path, 3), Suspended()]
+    supervised(stack, claimed(stack, job_id), Played(lines), draining=True)
+    artifacts = ArtifactFolder(stack.settings.resolved_artifacts_url)
+    away = artifacts.root.rename(tmp_path / "away")
+    child = supervised(stack, claimed(stack, job_id), Played([]))
+    assert child.sent == []
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.INTERNAL, 1)
+    assert job.not_before is not None
+    assert job.not_before > job.queued_at
+    away.rename(artifacts.root)
+    assert [state.step for state in stack.states(job_id)] == [3]

@@ -230,7 +230,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_fails_the_job_with_the_reason_and_leaves_no_torn_file(tiny_disk: Path, make_stack: Any) -> None:
     stack = make_stack(PALS_ARTIFACTS_URL=tiny_disk.as_uri())
     dataset_id = stack.add_dataset()
-    job_id = stack.add_job(dataset_id, model={"name": "transformer", "d_model": 128, "d_ff": 256, "heads": 2})
+    large = {"name": "transformer", "d_model": 128, "d_ff": 256, "heads": 2}
+    job_id = stack.add_job(dataset_id, model=large, max_attempts=1)
     stack.start_worker()
     job = stack.wait_for_status(job_id, JobStatus.FAILED)
     assert job.error["code"] == "storage_failed"
