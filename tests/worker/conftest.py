@@ -33,6 +33,9 @@ from jobstore.workers import DeviceClass, alive
 from pals_core.data.audit import audit_table
 from pals_core.feasibility import resolve
 from pals_core.spec import Spec
+from tests.core.training.small_training import best_checkpoint, make_spec, series, trained
+
+__all__ = ["best_checkpoint", "make_spec", "series", "trained"]
 
 Result = TypeVar("Result")
 PATIENCE = 90.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -244,3 +245,39 @@ def test_a_store_that_does_not_answer_costs_time_and_no_state(
     assert job.not_before > job.queued_at
     away.rename(artifacts.root)
     assert [state.step for state in stack.states(job_id)] == [3]
+
+
+@pytest.mark.parametrize(("moved", "kept"), [(False, {"best": 10, "last": 20}), (True, {"best": 10, "last": 10})])
+def test_checkpoints_made_again_are_stored_only_after_a_move(
+    stack: Stack, tmp_path: Path, best_checkpoint: Path, moved: bool, kept: dict[str, int]
+) -> None:
+    def saved(epoch: int, *, is_best: bool) -> CheckpointSaved:
+        path = tmp_path / f"epoch-{epoch:03}.pals.safetensors"
+        shutil.copy(best_checkpoint, path)
+        return CheckpointSaved(
+            step=10 * epoch,
+            epoch=epoch,
+            path=str(path),
+            is_best=is_best,
+            is_last=True,
+            sparsity=0.5,
+            validation_loss=1.0,
+        )
+
+    def checkpoints() -> dict[str, tuple[int, str]]:
+        with stack.database.read() as session:
+            rows = checkpoints_of(session, job_id)
+        named = {"best": [row for row in rows if row.is_best], "last": [row for row in rows if row.is_last]}
+        return {name: (row.step, row.id) for name, [row] in named.items()}
+
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    lines = [STARTED, saved_state(tmp_path, 5), saved(1, is_best=True), saved(2, is_best=False), Suspended()]
+    supervised(stack, claimed(stack, job_id), Played(lines), draining=True)
+    before = checkpoints()
+
+    again = STARTED.model_copy(update={"resumed_step": 5, "reproducible": not moved})
+    supervised(stack, claimed(stack, job_id), Played([again, saved(1, is_best=True), Suspended()]), draining=True)
+    assert {name: step for name, (step, _) in checkpoints().items()} == kept
+    assert checkpoints()["best"] == before["best"]
+    assert stack.job(job_id).reproducible is not moved
+    assert list(tmp_path.glob("epoch-*")) == []
