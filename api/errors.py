@@ -19,6 +19,7 @@ from api.pointers import body_item, parameter_item
 from api.problems import ApiProblem, ProblemCode, ProblemItem, problem_response
 from api.streaming import NothingToStream
 from jobstore.artifacts import StorageFailed
+from jobstore.control import NotPossible
 from jobstore.database import DatabaseUnavailable
 from jobstore.datasets import DatasetInUse
 from jobstore.jobs import JobNotFinal
@@ -84,6 +85,10 @@ def from_dataset_in_use(error: DatasetInUse) -> ApiProblem:
 
 def from_job_not_final(error: JobNotFinal) -> ApiProblem:
     return ApiProblem(ProblemCode.JOB_NOT_FINAL, str(error))
+
+
+def from_not_possible(error: NotPossible) -> ApiProblem:
+    return ApiProblem(ProblemCode.JOB_STATE_CONFLICT, str(error))
 
 
 def from_refusal(error: OffloadRefused) -> ApiProblem:
@@ -160,6 +165,7 @@ _MAPPING: Mapping[type[Exception], Callable[[Any], ApiProblem]] = {
     StorageFailed: from_storage,
     DatasetInUse: from_dataset_in_use,
     JobNotFinal: from_job_not_final,
+    NotPossible: from_not_possible,
     OffloadRefused: from_refusal,
     OffloadFailed: from_offload,
     DatabaseUnavailable: from_database,

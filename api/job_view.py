@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from api.schemas.jobs import JobBody, JobCurrent, JobError, JobProgress, JobQueue, JobUrls, Limits
+from api.schemas.jobs import JobBody, JobCurrent, JobError, JobProgress, JobQueue, JobUrls, Limits, ResumedFrom
 from jobstore.jobs import queue_positions
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.tables import Job
@@ -58,6 +58,9 @@ def _job_body(job: Job, queue: JobQueue | None) -> JobBody:
         queue=queue,
         current=None if job.current is None else JobCurrent.model_validate(job.current),
         result=job.result,
+        resumed_from=None if job.resumed_from is None else ResumedFrom.model_validate(job.resumed_from),
+        retry_of=job.retry_of,
+        reproducible=job.reproducible,
         metadata=job.job_metadata,
         urls=JobUrls(
             events=f"{url}/events",

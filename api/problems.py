@@ -29,6 +29,7 @@ class ProblemCode(StrEnum):
     DATASET_AUDITING = "dataset_auditing"
     DATASET_DELETED = "dataset_deleted"
     JOB_NOT_FINAL = "job_not_final"
+    JOB_STATE_CONFLICT = "job_state_conflict"
     BODY_TOO_LARGE = "body_too_large"
     UPLOAD_TOO_LARGE = "upload_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -63,6 +64,7 @@ STATUS_AND_TITLE: Mapping[ProblemCode, tuple[int, str]] = {
     _C.DATASET_AUDITING: (409, "The dataset is still being audited"),
     _C.DATASET_DELETED: (409, "The dataset has been deleted"),
     _C.JOB_NOT_FINAL: (409, "The job has not ended"),
+    _C.JOB_STATE_CONFLICT: (409, "The job's state does not permit that"),
     _C.BODY_TOO_LARGE: (413, "The body is too large"),
     _C.UPLOAD_TOO_LARGE: (413, "The upload is too large"),
     _C.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported content type"),

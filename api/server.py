@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 
 import uvicorn
 
@@ -17,7 +18,11 @@ GRACEFUL_SECONDS = 15
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, and ends the event streams before it waits for requests to end."""
+    """Says where it listens, and that it stops; ends the event streams before it waits for requests to end."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -29,6 +34,8 @@ class _Server(uvicorn.Server):
         sys.stdout.flush()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._stopping is not None:
+            self._stopping()
         services = getattr(self.config.app.state, "services", None)  # type: ignore[union-attr]
         if services is not None:
             services.tailer.close()
@@ -46,9 +53,10 @@ def _require_database(settings: Settings) -> None:
         database.close()
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, stopping: Callable[[], None] | None = None) -> None:
     """Serve on `settings.host` and `settings.port` (0: a free one) and print the address once it listens.
 
+    `stopping` is called when it begins to stop, which waits for requests to end.
     Exits with one line of reason when the database does not answer or needs migrating.
     """
     configure(settings)
@@ -66,4 +74,4 @@ def run(settings: Settings) -> None:
         timeout_keep_alive=15,
         proxy_headers=False,
     )
-    _Server(config).run()
+    _Server(config, stopping).run()

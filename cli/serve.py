@@ -37,10 +37,15 @@ class WorkerProcess:
         self._thread = threading.Thread(target=self._watch, name="worker", daemon=True)
         self._thread.start()
 
+    def drain(self) -> None:
+        """Let it begin to save its trainings' states and to put its jobs back."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """Let it put its jobs back, then end it."""
-        self._stopping.set()
-        self._process.send_signal(signal.SIGTERM)
+        self.drain()
         try:
             self._process.wait(DRAIN_SECONDS)
         except subprocess.TimeoutExpired:
@@ -97,7 +102,8 @@ def serve(*, exit_with_parent: bool = False) -> None:
         database.close()
         worker = WorkerProcess()
         try:
-            run_api(settings)
+            # Requests may take their time; the trainings are not to wait for them.
+            run_api(settings, stopping=worker.drain)
         finally:
             worker.stop()
 

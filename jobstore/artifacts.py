@@ -23,7 +23,7 @@ from sqlalchemy import delete, select, update
 
 from jobstore.database import now as database_now
 from jobstore.ids import Prefix, new_id
-from jobstore.tables import Artifact, Checkpoint, Dataset
+from jobstore.tables import Artifact, Checkpoint, Dataset, State
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -34,6 +34,10 @@ PENDING, PUBLISHED, DELETING = "pending", "published", "deleting"
 
 class StorageFailed(Exception):
     """The artifact store could not keep or give the bytes; says why, without paths of the host."""
+
+
+class BlobMissing(StorageFailed):
+    """The store is there, the bytes are not."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,19 @@ class ArtifactFolder:
                 writer.write(data)
             return writer.commit()
 
+    def fetch(self, key: str, target: Path) -> StoredBlob:
+        """Copy a blob into a file, and say what was copied. Raises StorageFailed, BlobMissing."""
+        digest, size = hashlib.sha256(), 0
+        with self.open(key) as blob, target.open("wb") as file:
+            try:
+                while data := blob.read(CHUNK):
+                    digest.update(data)
+                    size += len(data)
+                    file.write(data)
+            except OSError as error:
+                raise StorageFailed(_reason(error)) from error
+        return StoredBlob(digest.hexdigest(), size)
+
     def size(self, key: str) -> int:
         """Bytes stored under `key`. Raises StorageFailed when there are none."""
         try:
@@ -142,9 +159,12 @@ class ArtifactFolder:
 
     @contextmanager
     def open(self, key: str) -> Iterator[IO[bytes]]:
-        """Read a blob. Raises StorageFailed."""
+        """Read a blob. Raises StorageFailed, BlobMissing."""
         try:
             file = self.filesystem.open(str(self.path(key)), "rb")
+        except FileNotFoundError as error:
+            kind = BlobMissing if self.root.is_dir() else StorageFailed
+            raise kind(_reason(error)) from error
         except OSError as error:
             raise StorageFailed(_reason(error)) from error
         with file:
@@ -216,6 +236,7 @@ def sweepable(session: Session, *, now: datetime, pending_hours: float = 24, bat
         .where(Dataset.artifact_id.is_not(None))
         .union_all(
             select(Checkpoint.artifact_id),
+            select(State.artifact_id),
             select(Checkpoint.evaluation_id).where(Checkpoint.evaluation_id.is_not(None)),
         )
     )

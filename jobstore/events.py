@@ -77,3 +77,17 @@ def events_after(session: Session, job_id: str, after: int, limit: int) -> Seque
     return session.scalars(
         select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq).limit(limit)
     ).all()
+
+
+def told_after(session: Session, job_id: str, step: int) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the log says of mask updates and epochs after this step: the data by type and step, the latest of each."""
+    rows = session.execute(
+        select(Event.type, Event.data)
+        .where(
+            Event.job_id == job_id,
+            Event.type.in_([EventType.MASK_UPDATE, EventType.EPOCH]),
+            Event.data["step"].as_integer() > step,
+        )
+        .order_by(Event.seq)
+    )
+    return {(row.type, row.data["step"]): row.data for row in rows}

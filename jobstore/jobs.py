@@ -1,4 +1,4 @@
-"""Queries on jobs: create, read, list, cancel."""
+"""Queries on jobs: create, read, list, delete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, extract, func, select
+from sqlalchemy import ColumnElement, and_, delete, extract, func, or_, select
 
 from jobstore.checkpoints import checkpoints_of, give_up_artifacts
 from jobstore.database import now as database_now
@@ -15,6 +15,7 @@ from jobstore.events import EventType, NewEvent, add_events
 from jobstore.ids import Prefix, new_id
 from jobstore.lifecycle import FINAL_STATUSES, LEASED_STATUSES, JobStatus, StatusReason, move
 from jobstore.pages import Page, page
+from jobstore.states import drop_states
 from jobstore.tables import Checkpoint, Event, Job, Metric
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class NewJob:
     device_class: str
     priority: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    retry_of: str | None = None
+    micro_batches: int = 1
 
 
 def create_job(session: Session, new: NewJob) -> Job:
@@ -63,11 +66,14 @@ def create_job(session: Session, new: NewJob) -> Job:
         runtime_seconds=0.0,
         event_seq=0,
         report_seq=0,
+        retry_of=new.retry_of,
+        micro_batches=new.micro_batches,
     )
     session.add(job)
     session.flush()
     data = {"status": JobStatus.QUEUED, "from": None, "reason": None, "error": None}
-    add_events(session, job, [NewEvent(EventType.STATE, "queued", data)], now=now)
+    message = "queued" if new.retry_of is None else f"queued as a retry of {new.retry_of}"
+    add_events(session, job, [NewEvent(EventType.STATE, message, data)], now=now)
     return job
 
 
@@ -110,6 +116,11 @@ def list_jobs(
     return page(session, query, Job.id, limit=limit, after=after)
 
 
+def claimable(now: datetime) -> ColumnElement[bool]:
+    """Whether a job waits for nothing but a worker."""
+    return and_(Job.status == JobStatus.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now))
+
+
 def unfinished_count(session: Session, tenant_id: str) -> int:
     """How many of the tenant's jobs have not reached a final state."""
     return (
@@ -144,32 +155,13 @@ def jobs_of_workers(session: Session) -> dict[str, list[str]]:
     return held
 
 
-def cancel(session: Session, job: Job) -> None:
-    """Ask a job, read under its lock, to stop; harmless when it already stops or has ended.
-
-    A job that no worker holds is cancelled at once; a running one when its worker has stopped it.
-    """
-    status = JobStatus(job.status)
-    if status in FINAL_STATUSES or status is JobStatus.CANCELLING:
-        return
-    held = status in {JobStatus.RUNNING, JobStatus.PAUSING}
-    to = JobStatus.CANCELLING if held else JobStatus.CANCELLED
-    move(
-        session,
-        job,
-        to,
-        now=database_now(session),
-        message="cancellation requested" if held else "cancelled before it ran",
-        reason=StatusReason.CANCELLED,
-    )
-
-
 def delete_job(session: Session, job: Job) -> None:
-    """Remove a job, read under its lock, with its log, metrics and checkpoints. Raises JobNotFinal."""
+    """Remove a job, read under its lock, with its log, metrics, checkpoints and states. Raises JobNotFinal."""
     if job.status not in FINAL_STATUSES:
         raise JobNotFinal(job.id, job.status)
     for checkpoint in checkpoints_of(session, job.id):
         give_up_artifacts(session, checkpoint)
+    drop_states(session, job)
     for table in (Checkpoint, Metric, Event):
         session.execute(delete(table).where(table.job_id == job.id))
     session.delete(job)

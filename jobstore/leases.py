@@ -12,17 +12,22 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from jobstore.checkpoints import NewCheckpoint, add_checkpoint, checkpoint_saved
 from jobstore.database import now as database_now
-from jobstore.events import NewEvent, add_events
+from jobstore.events import EventLevel, EventType, NewEvent, add_events
+from jobstore.jobs import claimable
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
-from jobstore.metrics import Point, write_points
-from jobstore.tables import Artifact, Dataset, Job, Metric
+from jobstore.metrics import Point, forget_points, write_points
+from jobstore.states import NewState, SavedState, add_state, drop_state, drop_states, newest_step, states_of
+from jobstore.tables import Artifact, Dataset, Job
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+
+STORAGE_PAUSE_SECONDS = 30.0
 
 
 class LeaseLost(Exception):
@@ -41,6 +46,17 @@ class Lease:
     runtime_seconds: float
     dataset_key: str
     dataset_sha256: str
+    states: Sequence[SavedState]  # newest first
+    reproducible: bool | None  # what the attempt before said
+    micro_batches: int
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where the training of an attempt begins; `state` is what it goes on from, None the first step."""
+
+    state: SavedState | None
+    reproducible: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,8 @@ class Report:
     progress: dict[str, Any] | None = None
     current: dict[str, Any] | None = None
     checkpoint: NewCheckpoint | None = None
+    state: NewState | None = None
+    beginning: Beginning | None = None
 
 
 def claim_next(session: Session, worker: str, device_classes: Collection[str], *, lease_seconds: float) -> Lease | None:
@@ -65,25 +83,24 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
     Highest priority first, then the one that was queued first. On PostgreSQL rows that another
     worker is just taking are skipped; on SQLite the write transaction already excludes the others.
     """
+    now = database_now(session)
     job = session.scalar(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, Job.device_class.in_([*device_classes]))
+        .where(claimable(now), Job.device_class.in_([*device_classes]))
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
     if job is None:
         return None
-    now = database_now(session)
     job.attempt += 1
+    job.not_before = None
     job.lease_token = uuid4().hex
     job.lease_expires_at = now + timedelta(seconds=lease_seconds)
     job.worker_id = worker
     job.report_seq = 0
     job.progress = None
     job.current = None
-    # An attempt starts from the first step: points of an attempt that was lost would lie beyond it.
-    session.execute(delete(Metric).where(Metric.job_id == job.id))
     move(session, job, JobStatus.RUNNING, now=now, message=f"attempt {job.attempt} started on {worker}")
     artifact = session.execute(
         select(Artifact.key, Artifact.sha256)
@@ -99,6 +116,9 @@ def claim_next(session: Session, worker: str, device_classes: Collection[str], *
         runtime_seconds=job.runtime_seconds,
         dataset_key=artifact.key,
         dataset_sha256=artifact.sha256 or "",
+        states=states_of(session, job),
+        reproducible=job.reproducible,
+        micro_batches=job.micro_batches,
     )
 
 
@@ -139,17 +159,30 @@ def record(session: Session, lease: Lease, report: Report) -> JobStatus:
     if report.number <= job.report_seq:
         return JobStatus(job.status)
     job.report_seq = report.number
+    if report.beginning is not None:
+        _begin(session, job, report.beginning)
     events = [*report.events]
     if report.checkpoint is not None:
         checkpoint = add_checkpoint(session, job, report.checkpoint)
         events.append(checkpoint_saved(checkpoint, report.checkpoint))
     add_events(session, job, events, now=database_now(session))
     write_points(session, job, report.points)
+    # With all that was heard before it: who goes on from a state misses nothing of what led there.
+    if report.state is not None:
+        add_state(session, job, report.state)
     if report.progress is not None:
         job.progress = report.progress
     if report.current is not None:
         job.current = report.current
     return JobStatus(job.status)
+
+
+def _begin(session: Session, job: Job, beginning: Beginning) -> None:
+    """An attempt's training begins; what a lost one wrote of later steps is overwritten as they are done again."""
+    state = beginning.state
+    forget_points(session, job, after=state.step if state else 0)
+    job.resumed_from = {"job_id": state.saved_by, "step": state.step} if state else None
+    job.reproducible = beginning.reproducible
 
 
 def finish(
@@ -168,24 +201,41 @@ def finish(
     job.runtime_seconds = runtime_seconds
     if result is not None:
         job.result = result
+    if to is JobStatus.SUCCEEDED:
+        drop_states(session, job)
     move(session, job, to, now=database_now(session), message=message, reason=reason, error=error)
 
 
-def release(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
-    """Put the job back because its worker drains; does not count as a loss. Raises LeaseLost."""
+def release(session: Session, lease: Lease, *, why: str, reason: StatusReason, runtime_seconds: float) -> None:
+    """Give back a job whose training was stopped: queued again, or where it was asked to be; no loss. Raises LeaseLost.
+
+    `why` and `reason` say why it was stopped, unless a user asked for it.
+    """
     job = locked(session, lease)
     job.runtime_seconds = runtime_seconds
+    now, step = database_now(session), newest_step(session, job)
+    then = "it starts over" if step is None else f"it goes on after step {step}"
     if job.status == JobStatus.RUNNING:
-        move(
-            session,
-            job,
-            JobStatus.QUEUED,
-            now=database_now(session),
-            message=message,
-            reason=StatusReason.WORKER_DRAINING,
-        )
+        move(session, job, JobStatus.QUEUED, now=now, message=f"{why}; queued again, {then}", reason=reason)
+    elif job.status == JobStatus.PAUSING:
+        move(session, job, JobStatus.PAUSED, now=now, message=f"paused; when resumed, {then}")
     else:
-        settle_loss(session, job, now=database_now(session), message=message)
+        settle_loss(session, job, now=now, message=why)
+
+
+def release_smaller(session: Session, lease: Lease, *, why: str, runtime_seconds: float) -> None:
+    """Give back a job that ran out of memory, to be trained with batches in twice as many parts. Raises LeaseLost."""
+    locked(session, lease).micro_batches *= 2
+    release(session, lease, why=why, reason=StatusReason.OUT_OF_MEMORY, runtime_seconds=runtime_seconds)
+
+
+def discard_state(session: Session, lease: Lease, step: int, why: str) -> None:
+    """Give up a state that no training can go on from, and say so in the job's log. Raises LeaseLost."""
+    job = locked(session, lease)
+    drop_state(session, job, step)
+    message = f"the state saved after step {step} cannot be used: {why}"
+    event = NewEvent(EventType.MESSAGE, message, level=EventLevel.WARNING)
+    add_events(session, job, [event], now=database_now(session))
 
 
 def lose(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
@@ -193,6 +243,16 @@ def lose(session: Session, lease: Lease, *, message: str, runtime_seconds: float
     job = locked(session, lease)
     job.runtime_seconds = runtime_seconds
     settle_loss(session, job, now=database_now(session), message=message)
+
+
+def wait_for_storage(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
+    """The artifact store failed: a loss, but the next attempt is put off, ever longer. Raises LeaseLost."""
+    job = locked(session, lease)
+    job.runtime_seconds = runtime_seconds
+    now = database_now(session)
+    settle_loss(session, job, now=now, message=message, reason=StatusReason.INTERNAL, code="storage_failed")
+    if job.status == JobStatus.QUEUED:
+        job.not_before = now + timedelta(seconds=STORAGE_PAUSE_SECONDS * job.losses)
 
 
 def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batch: int = 100) -> int:
@@ -213,20 +273,28 @@ def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batc
     return len(expired)
 
 
-def settle_loss(session: Session, job: Job, *, now: datetime, message: str) -> None:
-    """Move a job whose worker or training process died to where its state and its losses lead."""
+def settle_loss(
+    session: Session,
+    job: Job,
+    *,
+    now: datetime,
+    message: str,
+    reason: StatusReason = StatusReason.WORKER_LOST,
+    code: str = "worker_lost",
+) -> None:
+    """Move a job that lost its worker, its training process or the store to where its state and its losses lead."""
     status = JobStatus(job.status)
     if status is JobStatus.CANCELLING:
         move(session, job, JobStatus.CANCELLED, now=now, message="cancelled", reason=StatusReason.CANCELLED)
     elif status is JobStatus.PAUSING:
-        move(session, job, JobStatus.PAUSED, now=now, message=message, reason=StatusReason.WORKER_LOST)
+        move(session, job, JobStatus.PAUSED, now=now, message=message, reason=reason)
     else:
         job.losses += 1
         allowed = job.limits["max_attempts"]
         if job.losses >= allowed:
             text = f"{message}; lost {job.losses} times, max_attempts is {allowed}"
-            error = {"type": StatusReason.WORKER_LOST, "code": "worker_lost", "message": text, "param": None}
-            move(session, job, JobStatus.FAILED, now=now, message=text, reason=StatusReason.WORKER_LOST, error=error)
+            error = {"type": reason, "code": code, "message": text, "param": None}
+            move(session, job, JobStatus.FAILED, now=now, message=text, reason=reason, error=error)
         else:
             text = f"{message}; queued again ({job.losses} of {allowed} attempts lost)"
-            move(session, job, JobStatus.QUEUED, now=now, message=text, reason=StatusReason.WORKER_LOST)
+            move(session, job, JobStatus.QUEUED, now=now, message=text, reason=reason)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobstore.tables import Metric
@@ -47,6 +47,19 @@ def write_points(session: Session, job: Job, points: Sequence[Point]) -> None:
         session.execute(sqlite.insert(Metric).on_conflict_do_nothing(), rows)
     else:
         session.execute(postgresql.insert(Metric).on_conflict_do_nothing(), rows)
+
+
+def forget_points(session: Session, job: Job, *, after: int) -> None:
+    """Remove the points of all steps after this one, which are about to be done again; 0 removes step 0 as well."""
+    points = delete(Metric).where(Metric.job_id == job.id)
+    session.execute(points.where(Metric.step > after) if after else points)
+
+
+def copy_points(session: Session, source: Job, job: Job, *, up_to: int) -> None:
+    """Give a new job the points of the one it goes on from, until this step."""
+    columns = (Metric.name, Metric.step, Metric.tenant_id, Metric.value)
+    points = select(literal(job.id), *columns).where(Metric.job_id == source.id, Metric.step <= up_to)
+    session.execute(insert(Metric).from_select(["job_id", "name", "step", "tenant_id", "value"], points))
 
 
 def read_series(session: Session, job_id: str, *, names: Collection[str] | None, max_points: int) -> list[MetricSeries]:

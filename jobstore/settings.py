@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     worker_slots: int = Field(
         1, ge=1, le=256, description="Jobs one worker trains at once; they share its CPU threads."
     )
+    state_interval_seconds: float = Field(
+        60, gt=0, description="Within an epoch, a training's state is saved this often; at an epoch's end always."
+    )
+    state_retention_hours: float = Field(
+        168, ge=0, description="How long after its end a failed or cancelled job can be retried from its last state."
+    )
     upkeep_seconds: float = Field(2, gt=0, description="Pause between two passes of upkeep.")
     max_upload_bytes: int = Field(2048 * MIB, gt=0, description="Largest dataset upload.")
     max_queued_jobs: int = Field(10_000, gt=0, description="Most unfinished jobs one tenant may have.")

@@ -131,12 +131,17 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
+    not_before: Mapped[datetime | None]  # while queued: when it may be claimed; null: now
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     runtime_seconds: Mapped[float] = mapped_column(default=0.0)
+    micro_batches: Mapped[int] = mapped_column(default=1)
+    retry_of: Mapped[str | None] = mapped_column(Id, index=True)  # the other may be deleted
+    resumed_from: Mapped[dict[str, Any] | None]
+    reproducible: Mapped[bool | None]
     event_seq: Mapped[int] = mapped_column(default=0)
     report_seq: Mapped[int] = mapped_column(default=0)
     lease_token: Mapped[str | None] = mapped_column(Id)
@@ -203,6 +208,19 @@ class Checkpoint(Base):
     created_at: Mapped[datetime]
 
     __table_args__ = (Index(None, "job_id", "step", unique=True),)
+
+
+class State(Base):
+    """One saved state of a job's training; a retry's may share its bytes with those of the job it repeats."""
+
+    __tablename__ = "states"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(Id)
+    artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    saved_by: Mapped[str] = mapped_column(Id)  # the job that saved it, which may be deleted
+    created_at: Mapped[datetime]
 
 
 class Worker(Base):

@@ -15,10 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobstore.artifacts import ArtifactFolder, StorageFailed, forget, sweepable
 from jobstore.database import Database
 from jobstore.database import now as database_now
-from jobstore.jobs import fail_overdue
+from jobstore.jobs import claimable, fail_overdue
 from jobstore.leases import expire_leases
-from jobstore.lifecycle import LEASED_STATUSES, JobStatus
+from jobstore.lifecycle import LEASED_STATUSES
 from jobstore.settings import Settings
+from jobstore.states import drop_expired_states
 from jobstore.tables import Job, Leader
 from jobstore.wakeups import Bell
 from jobstore.workers import DeviceClass, alive, forget_dead
@@ -50,7 +51,8 @@ def lead(session: Session, holder: str, *, seconds: float) -> bool:
 
 def classes_to_ring(session: Session) -> list[DeviceClass]:
     """Device classes with queued jobs that a living worker has a free slot for."""
-    waiting = session.scalars(select(Job.device_class).where(Job.status == JobStatus.QUEUED).distinct()).all()
+    now = database_now(session)
+    waiting = session.scalars(select(Job.device_class).where(claimable(now)).distinct()).all()
     if not waiting:
         return []
     leased = select(Job.worker_id, func.count()).where(Job.status.in_([*LEASED_STATUSES])).group_by(Job.worker_id)
@@ -96,6 +98,7 @@ class Upkeep:
             expire_leases(session, now=now, grace_seconds=self._settings.lease_grace_seconds)
             fail_overdue(session, now=now)
             forget_dead(session, now=now)
+            drop_expired_states(session, now=now, hours=self._settings.state_retention_hours)
             doomed = sweepable(session, now=now)
             waiting = classes_to_ring(session)
         for device_class in waiting:

@@ -133,6 +133,24 @@ class Client:
         job: Job = self._connection.call("POST", f"/v1/jobs/{job_id}/cancel", repeatable=True).json()
         return job
 
+    def pause(self, job_id: str) -> Job:
+        """Ask a job to save its state and give up its place; it has when its status is `paused`."""
+        job: Job = self._connection.call("POST", f"/v1/jobs/{job_id}/pause", repeatable=True).json()
+        return job
+
+    def resume(self, job_id: str) -> Job:
+        """Queue a paused job again; it goes on from its saved state."""
+        job: Job = self._connection.call("POST", f"/v1/jobs/{job_id}/resume", repeatable=True).json()
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job as a new one, which goes on from the last saved state where there is one.
+
+        Repeating it gives the same new job until that has ended.
+        """
+        job: Job = self._connection.call("POST", f"/v1/jobs/{job_id}/retry", repeatable=True).json()
+        return job
+
     def delete_job(self, job_id: str) -> None:
         """Delete an ended job with its log, metrics and checkpoints."""
         self._connection.call("DELETE", f"/v1/jobs/{job_id}", repeatable=False)
@@ -145,7 +163,10 @@ class Client:
         return follow(self._connection, job_id, after)
 
     def wait(self, job_id: str, *, on_event: Callable[[Event], object] | None = None) -> Job:
-        """Return the job once it has ended, well or not; `on_event` hears each event meanwhile."""
+        """Return the job once it has ended, well or not; `on_event` hears each event meanwhile.
+
+        A paused job has not ended: somebody has to resume or cancel it.
+        """
         for event in self.events(job_id):
             if on_event is not None:
                 on_event(event)

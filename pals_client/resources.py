@@ -61,6 +61,13 @@ class JobError(TypedDict):
     param: str | None
 
 
+class ResumedFrom(TypedDict):
+    """A saved state: which job saved it, and after which step."""
+
+    job_id: str
+    step: int
+
+
 class Job(TypedDict):
     """A training and where it stands; `result` describes the best checkpoint."""
 
@@ -81,6 +88,9 @@ class Job(TypedDict):
     queue: dict[str, Any] | None
     current: dict[str, Any] | None
     result: dict[str, Any] | None
+    resumed_from: ResumedFrom | None
+    retry_of: str | None
+    reproducible: bool | None
     metadata: dict[str, str]
     urls: dict[str, str]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +16,14 @@ from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress, S
 
 
 class Narrator:
-    """Collects one attempt's events until the supervisor takes them for a report."""
+    """Collects one attempt's events until the supervisor takes them for a report.
+
+    A resumed training does some steps again. What `told` says of them, word for word, is not told again; what now
+    ends otherwise is.
+    """
 
     def __init__(self) -> None:
+        self.told: Mapping[tuple[str, int], dict[str, Any]] = {}
         self._events: list[NewEvent] = []
         self._points: list[Point] = []
         self._progress_due = False
@@ -25,6 +31,7 @@ class Narrator:
         self._epochs = 0
         self._epoch = 0
         self._step = 0
+        self._first_step = 0
         self._began = time.monotonic()
         self._current: dict[str, Any] = {"train_loss": None, "validation_loss": None, "sparsity": None, "move": None}
 
@@ -44,7 +51,11 @@ class Narrator:
         elif isinstance(line, EpochEnd):
             self._end_epoch(line)
         elif isinstance(line, Message):
-            self._events.append(NewEvent(EventType.MESSAGE, line.message, level=EventLevel(line.level)))
+            self.note(line.message, EventLevel(line.level))
+
+    def note(self, message: str, level: EventLevel) -> None:
+        """Take in something to tell that is not the training's."""
+        self._events.append(NewEvent(EventType.MESSAGE, message, level=level))
 
     def take(self) -> tuple[list[NewEvent], list[Point]]:
         """The events and points since the last call, a progress event last when steps were made."""
@@ -61,14 +72,14 @@ class Narrator:
     def progress(self) -> dict[str, Any]:
         """Where the training stands; the remaining time assumes that every planned epoch runs."""
         elapsed = time.monotonic() - self._began
-        left = self._total_steps - self._step
+        left, done = self._total_steps - self._step, self._step - self._first_step
         return {
             "percentage": round(100 * self._step / self._total_steps, 1) if self._total_steps else 0.0,
             "epoch": self._epoch,
             "epochs": self._epochs,
             "step": self._step,
             "total_steps": self._total_steps,
-            "estimated_remaining_seconds": round(elapsed / self._step * left, 1) if self._step else None,
+            "estimated_remaining_seconds": round(elapsed / done * left, 1) if done else None,
             "updated_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         }
 
@@ -85,10 +96,15 @@ class Narrator:
         self._total_steps = line.total_steps
         self._epochs = line.epochs
         self._current["sparsity"] = line.sparsity
-        self._point("sparsity", 0, line.sparsity)
+        if line.resumed_step is None:
+            self._point("sparsity", 0, line.sparsity)
+        else:
+            self._step = self._first_step = line.resumed_step
+            self._epoch = line.resumed_step // line.steps_per_epoch
+        where = "" if line.resumed_step is None else f", going on after step {line.resumed_step}"
         text = (
-            f"training on {line.device} with {line.threads} threads in {line.precision}: {line.total_steps} steps at "
-            f"most, {line.maskable_parameters:,} of {line.total_parameters:,} parameters can be pruned"
+            f"training on {line.device} with {line.threads} threads in {line.precision}{where}: {line.total_steps} "
+            f"steps at most, {line.maskable_parameters:,} of {line.total_parameters:,} parameters can be pruned"
         )
         self._events.append(NewEvent(EventType.MESSAGE, text, line.model_dump(mode="json", exclude={"type"})))
 
@@ -113,7 +129,7 @@ class Narrator:
             f"step {line.step}: {line.move}, sparsity {line.sparsity_before:.3f} to {line.sparsity:.3f} "
             f"({line.pruned:,} pruned, {line.grown:,} grown)"
         )
-        self._events.append(NewEvent(EventType.MASK_UPDATE, text, line.model_dump(mode="json", exclude={"type"})))
+        self._tell(EventType.MASK_UPDATE, text, line)
 
     def _end_epoch(self, line: EpochEnd) -> None:
         self._step, self._epoch = line.step, line.epoch
@@ -124,4 +140,9 @@ class Narrator:
             f"epoch {line.epoch}: train loss {line.train_loss:.4g}, validation loss {line.validation_loss:.4g}, "
             f"sparsity {line.sparsity:.3f}"
         )
-        self._events.append(NewEvent(EventType.EPOCH, text, line.model_dump(mode="json", exclude={"type"})))
+        self._tell(EventType.EPOCH, text, line)
+
+    def _tell(self, event: EventType, text: str, line: MaskUpdate | EpochEnd) -> None:
+        data = line.model_dump(mode="json", exclude={"type"})
+        if self.told.get((event, line.step)) != data:
+            self._events.append(NewEvent(event, text, data))

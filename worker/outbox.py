@@ -1,48 +1,78 @@
-"""Checkpoints on their way from the training process to its supervisor, not more often than is of use."""
+"""Checkpoints and states on their way from the training process to its supervisor, not more often than is of use."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from pals_core.training.events import CheckpointSaved
+from pals_core.training.events import CheckpointSaved, StateSaved
 
 INTERVAL_SECONDS = 5.0
+Saved = TypeVar("Saved", CheckpointSaved, StateSaved)
 
 
 class Outbox:
-    """Keeps the newest best and the newest last checkpoint until it is time to hand them over.
+    """Keeps the newest best checkpoint, the newest last and the newest state until it is time to hand them over.
 
-    A training of short epochs saves many times a second; only what is still best or last at the end of an interval
-    is worth storing. Each file gets a second name, which keeps its bytes when the trainer replaces its own; the
-    supervisor removes it.
+    A training of short epochs saves many times a second; only what still holds at the end of an interval is worth
+    storing. Each file gets a second name, which keeps its bytes when the trainer replaces its own; the supervisor
+    removes it. Checkpoints go before the state that was saved after them: a training that goes on from it does not
+    tell of them again.
     """
 
-    def __init__(self, folder: Path, say: Callable[[CheckpointSaved], None]) -> None:
+    def __init__(
+        self, folder: Path, say: Callable[[CheckpointSaved | StateSaved], None], interval: float = INTERVAL_SECONDS
+    ) -> None:
         self._folder = folder
         self._say = say
-        self._waiting: list[CheckpointSaved] = []
+        self._interval = interval
+        self._checkpoints: list[CheckpointSaved] = []
+        self._state: StateSaved | None = None
         self._count = 0
         self._due = 0.0
         folder.mkdir(parents=True, exist_ok=True)
 
-    def put(self, saved: CheckpointSaved) -> None:
-        """Take a checkpoint that the trainer has just written."""
-        self._count += 1
-        kept = self._folder / f"{self._count:06d}.pals.safetensors"
-        os.link(saved.path, kept)
-        for older in [older for older in self._waiting if saved.is_best or not older.is_best]:
-            self._waiting.remove(older)
-            Path(older.path).unlink()
-        self._waiting.append(saved.model_copy(update={"path": str(kept)}))
-        if saved.result is not None or time.monotonic() >= self._due:
+    def put(self, saved: CheckpointSaved | StateSaved) -> None:
+        """Take a file that the trainer has just written."""
+        if isinstance(saved, StateSaved):
+            self._drop_state()
+            self._state = self._keep(saved)
+        else:
+            self._checkpoints = [*self._still_of_use(saved), self._keep(saved)]
+            if saved.result is not None:
+                # Only the end is left to tell: nobody will go on from here.
+                self._drop_state()
+                self.flush()
+        if time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         """Hand over what waits."""
-        for saved in self._waiting:
+        for saved in self._checkpoints:
             self._say(saved)
-        self._waiting = []
-        self._due = time.monotonic() + INTERVAL_SECONDS
+        if self._state is not None:
+            self._say(self._state)
+        self._checkpoints, self._state = [], None
+        self._due = time.monotonic() + self._interval
+
+    def _still_of_use(self, saved: CheckpointSaved) -> Iterator[CheckpointSaved]:
+        for older in self._checkpoints:
+            is_best, is_last = older.is_best and not saved.is_best, older.is_last and not saved.is_last
+            if is_best or is_last:
+                yield older.model_copy(update={"is_best": is_best, "is_last": is_last})
+            else:
+                Path(older.path).unlink()
+
+    def _keep(self, saved: Saved) -> Saved:
+        self._count += 1
+        kept = self._folder / f"{self._count:06d}.safetensors"
+        os.link(saved.path, kept)
+        return saved.model_copy(update={"path": str(kept)})
+
+    def _drop_state(self) -> None:
+        if self._state is not None:
+            Path(self._state.path).unlink()
+            self._state = None

@@ -1,8 +1,8 @@
 """What a supervisor and its training process say to each other: one JSON object a line.
 
-To the child, on its standard input: one Train, then a LeaseRenewed at each renewal. The input's end
-means that the supervisor is gone. From the child: Ready once torch is imported, then the training's
-events, or Failed.
+To the child, on its standard input: one Train, then a LeaseRenewed at each renewal, and perhaps a
+Suspend. The input's end means that the supervisor is gone. From the child: Ready once torch is
+imported, then the training's events, and at the end Finished, Failed or Suspended.
 """
 
 from __future__ import annotations
@@ -12,16 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from pals_core.errors import ErrorCode
-from pals_core.training.events import (
-    CheckpointSaved,
-    EpochEnd,
-    Finished,
-    MaskUpdate,
-    Message,
-    Progress,
-    Started,
-    StateSaved,
-)
+from pals_core.training.events import TrainingEvent
 
 
 class Line(BaseModel):
@@ -29,13 +20,19 @@ class Line(BaseModel):
 
 
 class Train(Line):
-    """Train this, in `output_dir`; stop unless the lease is renewed within `lease_seconds`."""
+    """Train this, in `output_dir`; stop unless the lease is renewed within `lease_seconds`.
+
+    With `resume_from` go on from that state, with its number of threads.
+    """
 
     type: Literal["train"] = "train"
     spec: dict[str, Any]
     table_path: str
     dataset_sha256: str
     output_dir: str
+    resume_from: str | None
+    state_interval_seconds: float
+    micro_batches: int
     threads: int
     lease_seconds: float
 
@@ -45,6 +42,12 @@ class LeaseRenewed(Line):
 
     type: Literal["lease"] = "lease"
     seconds: float
+
+
+class Suspend(Line):
+    """Save the state after the step in progress, and end."""
+
+    type: Literal["suspend"] = "suspend"
 
 
 class Ready(Line):
@@ -64,15 +67,16 @@ class Failed(Line):
     param: str | None = None
 
 
-ToChild = TypeAdapter[Train | LeaseRenewed](Annotated[Train | LeaseRenewed, Field(discriminator="type")])
-FromChild = TypeAdapter[
-    Ready | Failed | Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | StateSaved | Message | Finished
-](
-    Annotated[
-        Ready | Failed | Started | Progress | MaskUpdate | EpochEnd | CheckpointSaved | StateSaved | Message | Finished,
-        Field(discriminator="type"),
-    ]
-)
+class Suspended(Line):
+    """The training has stopped as asked, and its state was told of."""
+
+    type: Literal["suspended"] = "suspended"
+
+
+_ToChild = Train | LeaseRenewed | Suspend
+_FromChild = Ready | Failed | Suspended | TrainingEvent
+ToChild = TypeAdapter[_ToChild](Annotated[_ToChild, Field(discriminator="type")])
+FromChild = TypeAdapter[_FromChild](Annotated[_FromChild, Field(discriminator="type")])
 
 EXIT_ORPHANED = 70
 EXIT_LEASE_ENDED = 71

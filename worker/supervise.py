@@ -15,20 +15,34 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobstore.artifacts import ArtifactFolder, StorageFailed, StoredBlob, new_artifact
-from jobstore.checkpoints import NewCheckpoint, NewEvaluation
+from jobstore.artifacts import ArtifactFolder, StorageFailed
+from jobstore.checkpoints import NewCheckpoint, checkpoints_of
 from jobstore.database import Database
-from jobstore.leases import Lease, LeaseLost, Report, finish, lose, record, release, renew, status_of
+from jobstore.events import EventLevel, told_after
+from jobstore.leases import (
+    Beginning,
+    Lease,
+    LeaseLost,
+    Report,
+    discard_state,
+    finish,
+    lose,
+    record,
+    release,
+    release_smaller,
+    renew,
+    status_of,
+    wait_for_storage,
+)
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.settings import Settings
-from jobstore.tables import Job
-from pals_core.checkpoint.container import read_header
-from pals_core.checkpoint.header import NetworkCost
+from jobstore.states import NewState, SavedState
 from pals_core.errors import ErrorCode, InvalidCheckpoint
-from pals_core.training.events import CheckpointSaved, Finished
+from pals_core.training.events import CheckpointSaved, Finished, Started, StateSaved
 from worker.child import TrainingProcess
+from worker.keep import fetch_state, keep_checkpoint, keep_state, new_artifact_of
 from worker.narrate import Narrator
-from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Train
+from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Suspend, Suspended, Train
 
 T = TypeVar("T")
 STOPPED_ITSELF = {
@@ -40,6 +54,7 @@ _log = logging.getLogger(__name__)
 HEAR_SECONDS = 0.25
 REPORT_SECONDS = 1.0
 DATABASE_RETRY_SECONDS = 0.5
+DRAIN_SECONDS = 10.0  # for the step in progress and its state; then what was saved before has to do
 REASONS = {
     ErrorCode.INVALID_TABLE: StatusReason.USER_ERROR,
     ErrorCode.INVALID_SPEC: StatusReason.USER_ERROR,
@@ -78,6 +93,12 @@ class Supervisor:
         self._status = JobStatus.RUNNING
         self._owned_until = self._began + settings.lease_seconds
         self._renew_at = self._began + settings.lease_seconds / 3
+        self._state: SavedState | None = None
+        self._begun = False
+        self._kept_step = 0  # checkpoints up to it are in the store already
+        self._drain_until: float | None = None
+        self._suspending = False
+        self._suspended = False
         self._finished: Finished | None = None
         self._failed: Failed | None = None
 
@@ -91,7 +112,7 @@ class Supervisor:
             _log.warning("job %s: the lease is lost, its training is stopped", self._lease.job_id)
         except StorageFailed as error:
             self._child.kill()
-            self._end_failed(StatusReason.INTERNAL, "storage_failed", str(error))
+            self._wait_for_storage(str(error))
         except InvalidCheckpoint as error:
             self._child.kill()
             self._end_failed(StatusReason.INTERNAL, error.code, f"the training left a damaged file: {error.message}")
@@ -101,16 +122,33 @@ class Supervisor:
 
     def _start(self) -> None:
         self._folder.mkdir(parents=True, mode=0o700)
+        resume_from = self._fetch_newest_state()
         self._child.send(
             Train(
                 spec=self._lease.spec,
                 table_path=str(self._artifacts.path(self._lease.dataset_key)),
                 dataset_sha256=self._lease.dataset_sha256,
                 output_dir=str(self._folder),
+                resume_from=None if resume_from is None else str(resume_from),
+                state_interval_seconds=self._settings.state_interval_seconds,
+                micro_batches=self._lease.micro_batches,
                 threads=self._threads,
                 lease_seconds=self._settings.lease_seconds,
             )
         )
+
+    def _fetch_newest_state(self) -> Path | None:
+        """The newest state that is whole, in the training's folder; the others are given up."""
+        for state in self._lease.states:
+            fetched = fetch_state(state, self._artifacts, self._folder)
+            if isinstance(fetched, Path):
+                self._state = state
+                return fetched
+            self._discard(state, fetched)
+        return None
+
+    def _discard(self, state: SavedState, why: str) -> None:
+        self._write(lambda session: discard_state(session, self._lease, state.step, why))
 
     def _step(self) -> bool:
         """Hear one line or wait for it, do what is due; True when the attempt is over."""
@@ -126,9 +164,15 @@ class Supervisor:
             self._child.kill()
             self._end(JobStatus.CANCELLED, "cancelled", reason=StatusReason.CANCELLED)
             return True
-        if self._draining.is_set():
-            return self._drain()
         if self._over_time():
+            return True
+        if self._draining.is_set() and self._drain_until is None:
+            self._drain_until = now + DRAIN_SECONDS
+        if (self._drain_until is not None or self._status is JobStatus.PAUSING) and not self._suspending:
+            self._suspending = True
+            self._child.send(Suspend())
+        if self._drain_until is not None and now >= self._drain_until:
+            self._release()
             return True
         if self._child.finished_talking:
             self._settle()
@@ -136,8 +180,14 @@ class Supervisor:
         return False
 
     def _hear(self, line: BaseModel) -> None:
-        if isinstance(line, CheckpointSaved):
-            self._store(line)
+        if isinstance(line, Started):
+            self._begin(line)
+        elif isinstance(line, CheckpointSaved):
+            self._store_checkpoint(line)
+        elif isinstance(line, StateSaved):
+            self._store_state(line)
+        elif isinstance(line, Suspended):
+            self._suspended = True
         elif isinstance(line, Finished):
             self._finished = line
         elif isinstance(line, Failed):
@@ -156,10 +206,29 @@ class Supervisor:
         self._renew_at = asked + seconds / 3
         self._child.send(LeaseRenewed(seconds=self._owned_until - time.monotonic()))
 
-    def _report(self, checkpoint: NewCheckpoint | None = None) -> None:
+    def _begin(self, started: Started) -> None:
+        """Say where the training begins, and learn what the job's record has of the steps to be done again."""
+        self._begun = True
+        job_id, after = self._lease.job_id, self._state.step if self._state else 0
+        if self._lease.attempt > 1:
+            self._narrator.told = self._write(lambda session: told_after(session, job_id, after))
+        # A training that repeats itself makes the very checkpoints that are there.
+        if self._state is not None and self._lease.reproducible and started.reproducible:
+            steps = self._write(lambda session: [checkpoint.step for checkpoint in checkpoints_of(session, job_id)])
+            self._kept_step = max(steps, default=0)
+        self._narrator.hear(started)
+        self._report(beginning=Beginning(self._state, started.reproducible))
+
+    def _report(
+        self,
+        *,
+        beginning: Beginning | None = None,
+        checkpoint: NewCheckpoint | None = None,
+        state: NewState | None = None,
+    ) -> None:
         """Write what was heard, and learn the job's state, in which a request to stop shows."""
         self._reported = time.monotonic()
-        if checkpoint is None and not self._narrator.waiting:
+        if not (beginning or checkpoint or state or self._narrator.waiting):
             self._status = self._write(lambda session: status_of(session, self._lease))
             return
         events, points = self._narrator.take()
@@ -171,52 +240,40 @@ class Supervisor:
             progress=self._narrator.progress(),
             current=self._narrator.current(),
             checkpoint=checkpoint,
+            state=state,
+            beginning=beginning,
         )
         self._status = self._write(lambda session: record(session, self._lease, report))
 
-    def _store(self, saved: CheckpointSaved) -> None:
+    def _store_checkpoint(self, saved: CheckpointSaved) -> None:
         """Keep a checkpoint's bytes, then register it together with all that was heard before it."""
-        path = Path(saved.path)
-        artifact_id, blob = self._put("checkpoints", path)
-        evaluation = None
-        if saved.evaluation_path is not None:
-            evaluation = NewEvaluation(*self._put("evaluations", Path(saved.evaluation_path)))
-        cost = read_header(path).model_dump(mode="json", include=set(NetworkCost.model_fields))
-        path.unlink()
-        metrics = saved.result.metrics.model_dump(mode="json") if saved.result else None
-        self._report(
-            NewCheckpoint(
-                artifact_id=artifact_id,
-                blob=blob,
-                step=saved.step,
-                epoch=saved.epoch,
-                is_best=saved.is_best,
-                is_last=saved.is_last,
-                sparsity=saved.sparsity,
-                validation_loss=saved.validation_loss,
-                metrics=metrics,
-                cost=cost,
-                evaluation=evaluation,
-            )
-        )
+        if saved.step <= self._kept_step and saved.result is None:
+            Path(saved.path).unlink()
+            return
+        self._report(checkpoint=keep_checkpoint(saved, self._artifacts, self._new_artifact))
 
-    def _put(self, kind: str, path: Path) -> tuple[str, StoredBlob]:
-        """Keep the bytes of a file; returns the id of their artifact, which is pending, and what they are."""
+    def _store_state(self, saved: StateSaved) -> None:
+        """Keep a state, likewise; a training can do without."""
+        try:
+            state = keep_state(saved, self._artifacts, self._new_artifact)
+        except StorageFailed as error:
+            self._narrator.note(f"the state after step {saved.step} was not saved: {error}", EventLevel.WARNING)
+            return
+        self._report(state=state)
 
-        def new(session: Session) -> tuple[str, str]:
-            tenant_id = session.get_one(Job, self._lease.job_id).tenant_id
-            artifact = new_artifact(session, tenant_id, kind)
-            return artifact.id, artifact.key
+    def _new_artifact(self, kind: str) -> tuple[str, str]:
+        return self._write(lambda session: new_artifact_of(session, self._lease.job_id, kind))
 
-        artifact_id, key = self._write(new)
-        return artifact_id, self._artifacts.put(key, path)
-
-    def _drain(self) -> bool:
+    def _release(self) -> None:
+        """Give the job back; a training that has not saved its state by now goes on from the one before."""
         self._child.kill()
+        runtime, reason = self._runtime(), StatusReason.WORKER_DRAINING
+        why = "its worker is stopping"
+        self._write(lambda session: release(session, self._lease, why=why, reason=reason, runtime_seconds=runtime))
+
+    def _wait_for_storage(self, message: str) -> None:
         runtime = self._runtime()
-        message = "its worker is stopping; queued again"
-        self._write(lambda session: release(session, self._lease, message=message, runtime_seconds=runtime))
-        return True
+        self._write(lambda session: wait_for_storage(session, self._lease, message=message, runtime_seconds=runtime))
 
     def _over_time(self) -> bool:
         limit = self._lease.limits["max_runtime_seconds"]
@@ -235,6 +292,14 @@ class Supervisor:
             early = ", stopped early" if self._finished.stopped_early else ""
             message = f"succeeded{early}: test MSE {result.metrics.mse:.4g} at sparsity {result.sparsity:.3f}"
             self._end(JobStatus.SUCCEEDED, message, result=result.model_dump(mode="json"))
+        elif self._suspended:
+            self._release()
+        elif self._failed is not None and self._state is not None and self._is_about_the_state(self._failed):
+            self._do_without(self._state, self._failed.message)
+        elif self._failed is not None and self._may_fit_in_parts(self._failed):
+            runtime = self._runtime()
+            text = f"{self._failed.message}; its batches are now computed in two parts"
+            self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
         elif self._failed is not None:
             failed = self._failed
             reason = REASONS.get(failed.code, StatusReason.INTERNAL)
@@ -248,6 +313,21 @@ class Supervisor:
             self._end_failed(
                 StatusReason.INTERNAL, "training_crashed", f"the training process exited with status {code}: {tail}"
             )
+
+    def _may_fit_in_parts(self, failed: Failed) -> bool:
+        """Out of memory for the first time: half of each batch at a time may do."""
+        divisible = self._lease.spec["training"]["batch_size"] > 1
+        return failed.code is ErrorCode.OUT_OF_MEMORY and self._lease.micro_batches == 1 and divisible
+
+    def _is_about_the_state(self, failed: Failed) -> bool:
+        return not self._begun and failed.code is ErrorCode.INVALID_CHECKPOINT
+
+    def _do_without(self, state: SavedState, why: str) -> None:
+        """Whole as it is, the state is of no use (of another version, say): the next attempt takes the one before."""
+        self._discard(state, why)
+        runtime, reason = self._runtime(), StatusReason.INTERNAL
+        text = "its training could not be resumed"
+        self._write(lambda session: release(session, self._lease, why=text, reason=reason, runtime_seconds=runtime))
 
     def _end_failed(self, reason: StatusReason, code: str, message: str, *, param: str | None = None) -> None:
         error: dict[str, object] = {"type": reason, "code": code, "message": message, "param": param}

@@ -19,9 +19,19 @@ from pydantic import BaseModel
 
 from pals_core.errors import ErrorCode, PalsError
 from pals_core.spec import Spec
-from pals_core.training.events import CheckpointSaved, Finished
-from worker.outbox import Outbox
-from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Ready, ToChild, Train
+from pals_core.training.events import CheckpointSaved, StateSaved
+from worker.outbox import INTERVAL_SECONDS, Outbox
+from worker.protocol import (
+    EXIT_LEASE_ENDED,
+    EXIT_ORPHANED,
+    Failed,
+    LeaseRenewed,
+    Ready,
+    Suspend,
+    Suspended,
+    ToChild,
+    Train,
+)
 
 
 class LeaseClock:
@@ -66,42 +76,51 @@ def main() -> None:
     job = ToChild.validate_json(first)
     assert isinstance(job, Train)
     clock = LeaseClock(job.lease_seconds)
-    threading.Thread(target=_listen, args=(supervisor, clock), name="supervisor", daemon=True).start()
-    sys.exit(_train(job, say))
+    suspend = threading.Event()
+    threading.Thread(target=_listen, args=(supervisor, clock, suspend), name="supervisor", daemon=True).start()
+    sys.exit(_train(job, say, suspend))
 
 
-def _listen(stream: io.FileIO, clock: LeaseClock) -> None:
+def _listen(stream: io.FileIO, clock: LeaseClock, suspend: threading.Event) -> None:
     for line in stream:
         message = ToChild.validate_json(line)
         if isinstance(message, LeaseRenewed):
             clock.renew(message.seconds)
+        elif isinstance(message, Suspend):
+            suspend.set()
     os._exit(EXIT_ORPHANED)
 
 
-def _train(job: Train, say: Callable[[BaseModel], None]) -> int:
+def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Event) -> int:
     from pals_core.data.table import read_table
     from pals_core.training.trainer import Trainer
 
     output_dir = Path(job.output_dir)
-    outbox = Outbox(output_dir / "outbox", say)
+    # Whoever wants states more often than usual gets them as often.
+    outbox = Outbox(output_dir / "outbox", say, min(INTERVAL_SECONDS, job.state_interval_seconds))
     try:
         spec = Spec.model_validate(job.spec)
         trainer = Trainer(
             spec,
             read_table(Path(job.table_path), spec.data.columns),
             output_dir,
-            threads=job.threads,
+            threads=None if job.resume_from else job.threads,
             dataset_sha256=job.dataset_sha256,
-            # A lost job starts over: nobody would read a state.
-            save_states=False,
+            resume_from=Path(job.resume_from) if job.resume_from else None,
+            state_interval_seconds=job.state_interval_seconds,
+            micro_batches=job.micro_batches,
         )
         for event in trainer.run():
-            if isinstance(event, CheckpointSaved):
-                outbox.put(event)
+            if not isinstance(event, CheckpointSaved | StateSaved):
+                say(event)
+                if suspend.is_set():
+                    trainer.request_state()
                 continue
-            if isinstance(event, Finished):
+            outbox.put(event)
+            if isinstance(event, StateSaved) and suspend.is_set():
                 outbox.flush()
-            say(event)
+                say(Suspended())
+                return 0
     except PalsError as error:
         outbox.flush()
         param = error.problems[0].pointer if error.problems else None

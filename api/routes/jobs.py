@@ -26,9 +26,10 @@ from api.problems import ApiProblem, ProblemCode, ProblemItem
 from api.schemas.bodies import PageBody, storable_text
 from api.schemas.jobs import METADATA_KEY_PATTERN, JobBody, JobRequest, PlanBody
 from api.services import Services, ServicesDep
-from jobstore.jobs import NewJob, cancel, create_job, delete_job, list_jobs, unfinished_count
+from jobstore.control import cancel, pause, resume, retry, unfinished_retry
+from jobstore.jobs import NewJob, create_job, delete_job, list_jobs, unfinished_count
 from jobstore.lifecycle import JobStatus
-from jobstore.tables import DEFAULT_TENANT
+from jobstore.tables import DEFAULT_TENANT, Job
 from jobstore.workers import DeviceClass
 from pals_core.data.profile import TableProfile
 from pals_core.feasibility import check, plan, resolve
@@ -56,11 +57,15 @@ def _checked(session: Session, body: JobRequest, *, locked: bool) -> TableProfil
     return profile
 
 
-def _insert(session: Session, services: Services, body: JobRequest, spec: Spec) -> JobBody:
+def _refuse_too_many(session: Session, services: Services) -> None:
     most = services.settings.max_queued_jobs
     if unfinished_count(session, DEFAULT_TENANT) >= most:
         detail = f"There are {most} unfinished jobs, the most allowed (PALS_MAX_QUEUED_JOBS); wait for some to end."
         raise ApiProblem(ProblemCode.TOO_MANY_JOBS, detail)
+
+
+def _insert(session: Session, services: Services, body: JobRequest, spec: Spec) -> JobBody:
+    _refuse_too_many(session, services)
     job = create_job(
         session,
         NewJob(
@@ -164,6 +169,55 @@ def cancel_job(services: ServicesDep, job_id: JobId) -> JobBody:
         cancel(session, job)
         session.flush()
         return show_job(session, job)
+
+
+@router.post("/{job_id}/pause", status_code=202)
+def pause_job(services: ServicesDep, job_id: JobId) -> JobBody:
+    """Ask a job to save its state and give up its place; it is `paused` once it has. Repeating it changes nothing."""
+    with services.database.write() as session:
+        job = locked_job(session, job_id)
+        pause(session, job)
+        session.flush()
+        return show_job(session, job)
+
+
+@router.post("/{job_id}/resume", status_code=202)
+def resume_job(services: ServicesDep, job_id: JobId) -> JobBody:
+    """Queue a paused job again; it goes on from its saved state. Repeating it changes nothing."""
+    with services.database.write() as session:
+        job = locked_job(session, job_id)
+        resume(session, job)
+        session.flush()
+        body = show_job(session, job)
+    services.ring(body.device_class)
+    return body
+
+
+@router.post("/{job_id}/retry", status_code=202)
+def retry_job(services: ServicesDep, response: Response, job_id: JobId) -> JobBody:
+    """Queue a failed or cancelled job as a new one, which goes on from the last saved state where there is one.
+
+    Until that one has ended, repeating gives it again.
+    """
+    with services.database.write() as session:
+        job = locked_job(session, job_id)
+        again = unfinished_retry(session, job)
+        if again is None:
+            _refuse_without_dataset(session, job)
+            _refuse_too_many(session, services)
+            again = retry(session, job)
+        body = show_job(session, again)
+    services.ring(body.device_class)
+    response.headers["Location"] = f"/v1/jobs/{body.id}"
+    return body
+
+
+def _refuse_without_dataset(session: Session, job: Job) -> None:
+    try:
+        locked_dataset(session, job.dataset_id)
+    except ApiProblem:
+        detail = f"Job {job.id} cannot be retried: its dataset {job.dataset_id} has been deleted."
+        raise ApiProblem(ProblemCode.DATASET_DELETED, detail) from None
 
 
 @router.delete("/{job_id}", status_code=204)

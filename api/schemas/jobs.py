@@ -73,7 +73,9 @@ class Limits(BaseModel):
     max_pending_seconds: float | None = Field(
         None, gt=0, description="Time in the queue after which the job fails; null: no limit."
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="Attempts that may be lost to dead workers.")
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="Attempts that may be lost to dead workers without a new saved state between them."
+    )
 
 
 class JobRequest(RequestBody):
@@ -131,6 +133,13 @@ class JobCurrent(ResponseBody):
     move: str | None = Field(None, description="What the last mask update did: shrink, expand or stable.")
 
 
+class ResumedFrom(ResponseBody):
+    """A saved state: which job saved it (a retry goes on from another job's), and after which step."""
+
+    job_id: str
+    step: int
+
+
 class JobUrls(ResponseBody):
     events: str
     stream: str
@@ -160,9 +169,11 @@ class JobBody(ResponseBody):
     queue: JobQueue | None = Field(description="Null unless the job is queued.")
     current: JobCurrent | None
     result: dict[str, Any] | None = Field(description="What the best checkpoint reached; null until the job succeeded.")
-    resumed_from: str | None = Field(None, description="Checkpoint the training went on from; null: from the start.")
-    retry_of: str | None = Field(None, description="Job that this one repeats; null: none.")
-    reproducible: bool | None = Field(None, description="Whether a repetition ends bit-identical; null: not known.")
+    resumed_from: ResumedFrom | None = Field(description="What the latest attempt went on from; null: from the start.")
+    retry_of: str | None = Field(description="Job that this one repeats, which may have been deleted; null: none.")
+    reproducible: bool | None = Field(
+        description="Whether an unbroken repetition on such a worker ends with the same bytes; null: not known yet."
+    )
     metadata: dict[str, str]
     urls: JobUrls
 

@@ -92,11 +92,16 @@ def upgrade() -> None:
         sa.Column("error", JSON, nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("losses", sa.BigInteger(), nullable=False),
         sa.Column("runtime_seconds", sa.Float(), nullable=False),
+        sa.Column("micro_batches", sa.BigInteger(), nullable=False),
+        sa.Column("retry_of", sa.String(length=40), nullable=True),
+        sa.Column("resumed_from", JSON, nullable=True),
+        sa.Column("reproducible", sa.Boolean(), nullable=True),
         sa.Column("event_seq", sa.BigInteger(), nullable=False),
         sa.Column("report_seq", sa.BigInteger(), nullable=False),
         sa.Column("lease_token", sa.String(length=40), nullable=True),
@@ -110,6 +115,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_jobs_dataset_id"), ["dataset_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_jobs_retry_of"), ["retry_of"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_jobs_status_lease_expires_at"), ["status", "lease_expires_at"], unique=False
         )
@@ -170,9 +176,27 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_metrics_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "name", "step", name=op.f("pk_metrics")),
     )
+    op.create_table(
+        "states",
+        sa.Column("job_id", sa.String(length=40), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.Column("tenant_id", sa.String(length=40), nullable=False),
+        sa.Column("artifact_id", sa.String(length=40), nullable=False),
+        sa.Column("saved_by", sa.String(length=40), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["artifact_id"], ["artifacts.id"], name=op.f("fk_states_artifact_id_artifacts")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_states_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("job_id", "step", name=op.f("pk_states")),
+    )
+    with op.batch_alter_table("states", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_states_artifact_id"), ["artifact_id"], unique=False)
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("states", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_states_artifact_id"))
+
+    op.drop_table("states")
     op.drop_table("metrics")
     op.drop_table("events")
     with op.batch_alter_table("checkpoints", schema=None) as batch_op:
@@ -185,6 +209,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_jobs_tenant_id_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_status_priority_queued_at_id"))
         batch_op.drop_index(batch_op.f("ix_jobs_status_lease_expires_at"))
+        batch_op.drop_index(batch_op.f("ix_jobs_retry_of"))
         batch_op.drop_index(batch_op.f("ix_jobs_dataset_id"))
 
     op.drop_table("jobs")

@@ -31,6 +31,10 @@ class Started(Event):
     maskable_parameters: int
     sparsity: float
     resumed_step: int | None = Field(None, description="Steps done before, when the training was resumed.")
+    reproducible: bool = Field(
+        description="Whether an unbroken training in equal surroundings ends with the same bytes: on a CPU, or with "
+        "deterministic, unless it was resumed in other surroundings than its state was saved in."
+    )
 
 
 class Progress(Event):

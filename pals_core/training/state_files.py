@@ -24,23 +24,14 @@ from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
-from pals_core.spec import Precision, Spec
+from pals_core.spec import Spec
 from pals_core.training.epoch_checkpoints import EpochCheckpoints
 from pals_core.training.events import StateSaved
 from pals_core.training.state import TrainingState
+from pals_core.training.surroundings import Surroundings, differences
 
 STATE_KEY = "pals_state"
 _BEST = "best_checkpoint"
-
-
-class Surroundings(HeaderPart):
-    """What has a say in how arithmetic is rounded."""
-
-    threads: int = Field(ge=1, description="CPU threads.")
-    device: str
-    precision: Precision
-    compiled: bool
-    torch: str
 
 
 class StateHeader(HeaderPart):
@@ -50,6 +41,7 @@ class StateHeader(HeaderPart):
     spec: Spec
     table_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the times and values that are read.")
     surroundings: Surroundings
+    reproducible: bool = Field(description="Whether a training that goes on in these surroundings ends as if unbroken.")
     plain: dict[str, JsonValue]
 
 
@@ -57,28 +49,34 @@ class StateHeader(HeaderPart):
 class StateFiles:
     """Writes `state-<step>.safetensors` into `folder` and keeps the two newest.
 
-    A file is due `interval` seconds after the last one, or, without an interval, never by itself.
+    A file is due `interval` seconds after the last one, or, without an interval, never by itself; and once it was
+    asked for. `reproducible` says whether the training repeats itself; resuming elsewhere ends that.
     """
 
     folder: Path
     spec: Spec
     table_sha256: str
+    surroundings: Surroundings
+    reproducible: bool
     interval: float | None
 
     def __post_init__(self) -> None:
+        self.asked_for = False
         self._kept: list[Path] = []
         self._saved_at = time.monotonic()
 
     @property
     def is_due(self) -> bool:
-        return self.interval is not None and time.monotonic() - self._saved_at >= self.interval
+        late = self.interval is not None and time.monotonic() - self._saved_at >= self.interval
+        return late or self.asked_for
 
     def save(self, state: TrainingState, checkpoints: EpochCheckpoints) -> StateSaved:
         """Write the state; no loss of it may wait to be told."""
         header = StateHeader(
             spec=self.spec,
             table_sha256=self.table_sha256,
-            surroundings=surroundings_of(state),
+            surroundings=self.surroundings,
+            reproducible=self.reproducible,
             plain=state.plain(),
         )
         tensors = state.tensors()
@@ -90,6 +88,7 @@ class StateFiles:
         self._kept = [*(kept for kept in self._kept if kept != path), path][-2:]
         self._remove_all_but(self._kept)
         self._saved_at = time.monotonic()
+        self.asked_for = False
         return StateSaved(step=state.step, path=str(path))
 
     def resume(self, path: Path, state: TrainingState, checkpoints: EpochCheckpoints) -> list[str]:
@@ -115,7 +114,9 @@ class StateFiles:
             checkpoints.save(state.model, state.masks, state.epochs)
         if path.parent.resolve() == self.folder.resolve():
             self._kept = [self.folder / path.name]
-        return _differences(header.surroundings, surroundings_of(state))
+        warnings = differences(header.surroundings, self.surroundings)
+        self.reproducible = self.reproducible and header.reproducible and not warnings
+        return warnings
 
     def _require_own(self, header: StateHeader) -> None:
         if header.spec != self.spec:
@@ -144,14 +145,9 @@ def table_sha256(table: Table) -> str:
     return digest.hexdigest()
 
 
-def surroundings_of(state: TrainingState) -> Surroundings:
-    return Surroundings(
-        threads=torch.get_num_threads(),
-        device=state.device.type,
-        precision=state.arithmetic.precision,
-        compiled=state.arithmetic.compiled,
-        torch=str(torch.__version__),
-    )
+def threads_of(path: Path) -> int:
+    """Return the CPU threads a state was made with; raises as `StateFiles.resume` does."""
+    return _parse(header_text(path, STATE_KEY)).surroundings.threads
 
 
 def _parse(text: str) -> StateHeader:
@@ -165,13 +161,3 @@ def _parse(text: str) -> StateHeader:
 
 def _bytes(tensor: Tensor | None) -> bytes | None:
     return None if tensor is None else bytes(tensor.numpy().tobytes())
-
-
-def _differences(then: Surroundings, now: Surroundings) -> list[str]:
-    before, after = then.model_dump(mode="json"), now.model_dump(mode="json")
-    return [
-        f"resumed with {name} {after[name]} after {name} {before[name]}: the training may end differently from one "
-        "that was never interrupted"
-        for name in before
-        if before[name] != after[name]
-    ]

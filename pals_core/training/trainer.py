@@ -36,13 +36,14 @@ from pals_core.training.events import (
     TrainingEvent,
 )
 from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
+from pals_core.training.gradient import backpropagate
 from pals_core.training.learning_rate import learning_rate_at
-from pals_core.training.loss import training_loss
 from pals_core.training.optimization import clip_gradients, make_optimizer
 from pals_core.training.progress import LossBuffer, require_finite
 from pals_core.training.selection import BestEpoch, EarlyStopping, goal_of
 from pals_core.training.state import TrainingState
-from pals_core.training.state_files import StateFiles, table_sha256
+from pals_core.training.state_files import StateFiles, table_sha256, threads_of
+from pals_core.training.surroundings import repeats, surroundings_of
 from pals_core.training.validation import all_windows, mean_squared_error, spread_windows
 
 
@@ -55,7 +56,9 @@ class Trainer:
 
     With `save_states` a state file is written at every epoch's end and, within an epoch, after the first step at which
     `state_interval_seconds` have passed since the last one. `resume_from` goes on from such a file, which is all it
-    needs, to the same checkpoint files as if there had been no interruption.
+    needs, to the same checkpoint files as if there had been no interruption; without `threads` it takes that file's.
+
+    Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Trainer:
         resume_from: Path | None = None,
         state_interval_seconds: float | None = None,
         save_states: bool = True,
+        micro_batches: int = 1,
     ) -> None:
         self.spec = spec
         self.table = table
@@ -80,6 +84,13 @@ class Trainer:
         self.resume_from = resume_from
         self.state_interval_seconds = state_interval_seconds
         self.save_states = save_states
+        self.micro_batches = micro_batches
+        self._states: StateFiles | None = None
+
+    def request_state(self) -> None:
+        """Ask, while an event is being looked at, for a state after the step in progress; for `save_states` alone."""
+        if self._states is not None:
+            self._states.asked_for = True
 
     def run(self) -> Iterator[TrainingEvent]:
         """Train, yielding a `Started` first and a `Finished` last; stopping the iteration stops the training.
@@ -98,8 +109,11 @@ class Trainer:
         if self.spec.data.series is None:
             message = "series is not set; resolve the spec against its table first"
             raise InvalidSpec(message, (Problem(message, pointer="/data/series"),))
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        threads = self.threads
+        if threads is None and self.resume_from is not None:
+            threads = threads_of(self.resume_from)
+        if threads is not None:
+            torch.set_num_threads(threads)
         torch.manual_seed(recipe.seed)
         windows = make_windows(self.table, self.spec.data, device, torch.float32)
         order = BatchOrder(len(windows.train), recipe.batch_size, recipe.seed)
@@ -141,7 +155,14 @@ class Trainer:
             self.table.frequency if self.spec.data.resample else None,
             flops,
         )
-        states = StateFiles(self.output_dir, self.spec, self._table_sha256(), self.state_interval_seconds)
+        states = self._states = StateFiles(
+            self.output_dir,
+            self.spec,
+            self._table_sha256(),
+            surroundings_of(device, arithmetic, self.micro_batches),
+            repeats(self.spec, device, self.micro_batches),
+            self.state_interval_seconds,
+        )
         warnings: list[str] = []
         if self.resume_from is not None:
             warnings = states.resume(self.resume_from, state, checkpoints)
@@ -158,6 +179,7 @@ class Trainer:
             maskable_parameters=masks.maskable_parameters,
             sparsity=masks.sparsity,
             resumed_step=state.step if self.resume_from is not None else None,
+            reproducible=states.reproducible,
         )
         for warning in warnings:
             yield Message(level="warning", message=warning)
@@ -180,9 +202,7 @@ class Trainer:
                     group["lr"] = learning_rate
                 batch = windows.train.batch(indices)
                 optimizer.zero_grad(set_to_none=True)
-                loss = training_loss(forward(batch), batch)
-                loss.backward()  # type: ignore[no-untyped-call]
-                losses.add(state.step, loss)
+                losses.add(state.step, backpropagate(forward, batch, self.micro_batches))
                 state.density_sum += 1 - masks.sparsity
                 if recipe.gradient_clip is not None:
                     clip_gradients(model, masks, recipe.gradient_clip)

@@ -19,11 +19,12 @@ from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact
 from jobstore.checkpoints import NewCheckpoint, NewEvaluation, checkpoints_of
 from jobstore.database import Database, open_database
 from jobstore.events import EventType, NewEvent
-from jobstore.leases import Lease, Report, claim_next, finish, record
-from jobstore.lifecycle import JobStatus
+from jobstore.leases import Lease, Report, claim_next, finish, record, release
+from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import Point
 from jobstore.schema import upgrade
 from jobstore.settings import Settings
+from jobstore.states import NewState
 from jobstore.workers import DeviceClass, WorkerIdentity, announce, retire
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
@@ -104,6 +105,19 @@ class Server:
     def end(self, lease: Lease, to: JobStatus = JobStatus.SUCCEEDED) -> None:
         with self.database.write() as session:
             finish(session, lease, to, message=str(to), runtime_seconds=1.0)
+
+    def release(self, lease: Lease) -> None:
+        """Give the job back as a worker that drains, or was asked to."""
+        with self.database.write() as session:
+            release(session, lease, why="draining", reason=StatusReason.WORKER_DRAINING, runtime_seconds=1.0)
+
+    def save_state(self, lease: Lease, number: int, step: int, **report: Any) -> None:
+        """Publish a state of the job."""
+        with self.database.write() as session:
+            artifact = new_artifact(session, TENANT, "states")
+        with self.artifacts.writer(artifact.key) as writer:
+            blob = writer.commit()
+        self.tell(lease, number, state=NewState(artifact.id, blob, step), **report)
 
     def put(self, kind: str, file: Path) -> tuple[str, StoredBlob]:
         """Store a file, for something to refer to."""

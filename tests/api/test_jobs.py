@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.schemas.jobs import EXAMPLE_JOB
+from jobstore.leases import Beginning
 from jobstore.lifecycle import JobStatus
 from jobstore.metrics import Point
 from jobstore.workers import WorkerIdentity
@@ -189,6 +190,80 @@ def test_cancelling_a_running_job_asks_its_worker(server: Server) -> None:
     assert server.http.post(url + "/cancel").json()["status"] == "cancelling"
     server.end(lease, JobStatus.CANCELLED)
     assert server.http.get(url).json()["status"] == "cancelled"
+
+
+def test_a_queued_job_is_paused_and_resumed_and_repeating_is_harmless(either: Server) -> None:
+    server = either
+    job = server.queue()
+    url = f"/v1/jobs/{job['id']}"
+    for _ in range(2):
+        paused = server.http.post(url + "/pause")
+        assert (paused.status_code, paused.json()["status"]) == (202, "paused")
+    assert paused.json()["queue"] is None
+    for _ in range(2):
+        resumed = server.http.post(url + "/resume")
+        assert (resumed.status_code, resumed.json()["status"]) == (202, "queued")
+    statuses = [event["data"]["status"] for event in server.http.get(url + "/events").json()["data"]]
+    assert statuses == ["queued", "paused", "queued"]
+    server.http.post(url + "/pause")
+    assert server.http.post(url + "/cancel").json()["status"] == "cancelled"
+
+
+def test_a_running_job_is_paused_by_its_worker(server: Server, problem: Problem) -> None:
+    job = server.queue()
+    lease = server.claim(job["id"])
+    url = f"/v1/jobs/{job['id']}"
+    assert server.http.post(url + "/pause").json()["status"] == "pausing"
+    assert server.http.post(url + "/pause").json()["status"] == "pausing"
+    body = problem(server.http.post(url + "/resume"), 409, "job_state_conflict")
+    assert body["detail"] == f"job {job['id']} is pausing: a job can be resumed once it is paused"
+    server.release(lease)
+    assert server.http.get(url).json()["status"] == "paused"
+    resumed = server.http.post(url + "/resume").json()
+    assert (resumed["status"], resumed["attempt"]) == ("queued", 1)
+
+
+def test_what_a_jobs_state_does_not_permit_is_a_conflict(server: Server, problem: Problem) -> None:
+    job = server.queue()
+    url = f"/v1/jobs/{job['id']}"
+    assert "is queued" in problem(server.http.post(url + "/retry"), 409, "job_state_conflict")["detail"]
+    lease = server.claim(job["id"])
+    server.end(lease)
+    for what in ("pause", "resume", "retry"):
+        assert "is succeeded" in problem(server.http.post(f"{url}/{what}"), 409, "job_state_conflict")["detail"]
+
+
+def test_a_failed_job_is_retried_as_a_new_one_from_its_state(either: Server) -> None:
+    server = either
+    job = server.queue(name="waves", priority=3, metadata={"team": "demand"})
+    lease = server.claim(job["id"])
+    server.save_state(lease, 1, step=5, points=[Point("sparsity", step, 0.1) for step in range(8)])
+    server.end(lease, JobStatus.FAILED)
+    first = server.http.post(f"/v1/jobs/{job['id']}/retry")
+    assert first.status_code == 202
+    again = first.json()
+    assert first.headers["location"] == f"/v1/jobs/{again['id']}"
+    assert (again["status"], again["retry_of"], again["resumed_from"]) == ("queued", job["id"], None)
+    fields = ("spec", "dataset_id", "limits", "priority", "name", "metadata")
+    assert {name: again[name] for name in fields} == {name: job[name] for name in fields}
+    assert server.http.post(f"/v1/jobs/{job['id']}/retry").json()["id"] == again["id"]
+    assert server.http.get(again["urls"]["metrics"]).json()["series"]["sparsity"]["steps"] == [0, 1, 2, 3, 4, 5]
+
+    lease = server.claim(again["id"])
+    server.tell(lease, 1, beginning=Beginning(lease.states[0], True))
+    shown = server.http.get(f"/v1/jobs/{again['id']}").json()
+    assert shown["resumed_from"] == {"job_id": job["id"], "step": 5}
+    assert shown["reproducible"] is True
+    server.end(lease, JobStatus.FAILED)
+    assert server.http.post(f"/v1/jobs/{job['id']}/retry").json()["id"] != again["id"]
+
+
+def test_a_job_whose_dataset_is_gone_cannot_be_retried(server: Server, problem: Problem) -> None:
+    job = server.queue()
+    server.http.post(f"/v1/jobs/{job['id']}/cancel")
+    assert server.http.delete(f"/v1/datasets/{job['dataset_id']}").status_code == 204
+    body = problem(server.http.post(f"/v1/jobs/{job['id']}/retry"), 409, "dataset_deleted")
+    assert job["dataset_id"] in body["detail"]
 
 
 def test_only_a_job_that_has_ended_can_be_deleted(either: Server, best_checkpoint: Path, problem: Problem) -> None:

@@ -197,7 +197,7 @@ BAD_REQUESTS = [
     Bad("GET", "/v1/jobs/" + "x" * 5000, 404, "not_found"),
     Bad("GET", "/v1/jobs/..%2f..%2fetc%2fpasswd", 404, "not_found"),
     Bad("DELETE", f"/v1/jobs/{JOB}", 404, "not_found"),
-    Bad("POST", f"/v1/jobs/{JOB}/cancel", 404, "not_found"),
+    *(Bad("POST", f"/v1/jobs/{JOB}/{what}", 404, "not_found") for what in ("cancel", "pause", "resume", "retry")),
     Bad("GET", f"/v1/jobs/{JOB}/events", 404, "not_found"),
     Bad("GET", f"/v1/jobs/{JOB}/events/stream", 404, "not_found"),
     Bad("GET", f"/v1/jobs/{JOB}/metrics", 404, "not_found"),

@@ -11,10 +11,11 @@ import pytest
 
 from api.streaming import EventTailer, StreamStart
 from jobstore.artifacts import StoredBlob, new_artifact
+from jobstore.control import cancel
 from jobstore.database import Database, open_database
 from jobstore.datasets import create_dataset
 from jobstore.events import EventType, NewEvent, add_events
-from jobstore.jobs import NewJob, cancel, create_job, lock
+from jobstore.jobs import NewJob, create_job, lock
 from jobstore.schema import upgrade
 from jobstore.settings import Settings
 

@@ -89,6 +89,20 @@ def test_a_job_is_queued_with_everything_it_was_given(client: Client, csv: bytes
     assert client.cancel(job["id"])["status"] == "cancelled"
 
 
+def test_a_job_is_paused_resumed_and_retried(client: Client, csv: bytes) -> None:
+    job_id = queued(client, csv)
+
+    assert client.pause(job_id)["status"] == "paused"
+    assert client.resume(job_id)["status"] == "queued"
+    with pytest.raises(ApiError, match="409 job_state_conflict"):
+        client.retry(job_id)
+    client.cancel(job_id)
+    again = client.retry(job_id)
+    assert (again["status"], again["retry_of"], again["resumed_from"]) == ("queued", job_id, None)
+    assert client.retry(job_id)["id"] == again["id"]
+    client.cancel(again["id"])
+
+
 def test_a_spec_that_does_not_fit_is_refused_with_the_place(client: Client, csv: bytes) -> None:
     dataset = client.upload_dataset(csv)
     with pytest.raises(ApiError) as refusal:

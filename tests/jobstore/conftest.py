@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.orm import Session
 
 from jobstore import schema
 from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact, publish
+from jobstore.control import cancel, pause
 from jobstore.database import Database, open_database
 from jobstore.datasets import create_dataset, finish_audit
 from jobstore.events import NewEvent, events_after
-from jobstore.jobs import NewJob, cancel, create_job, lock
+from jobstore.jobs import NewJob, create_job, lock
 from jobstore.leases import Lease, Report, claim_next, record
 from jobstore.lifecycle import JobStatus
 from jobstore.settings import Settings
+from jobstore.states import NewState, states_of
 from jobstore.tables import Artifact, Base, Event, Job
 from tests.servers.postgres import PostgresServer
 
+Result = TypeVar("Result")
 TENANT = "default"
 EMPTY = StoredBlob("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
 
@@ -126,11 +130,29 @@ class Store:
         with self.database.write() as session:
             session.execute(update(Job).where(Job.id == job_id).values(status=status))
 
-    def cancel(self, job_id: str) -> None:
+    def save_state(self, lease: Lease, number: int, step: int, **report: Any) -> str:
+        """Publish a state in a report of its own; the artifact's id."""
+        artifact_id = self.artifact("states")
+        self.record(lease, number, state=NewState(artifact_id, EMPTY, step), **report)
+        return artifact_id
+
+    def steps_of_states(self, job_id: str) -> list[int]:
+        """Newest first."""
+        with self.database.read() as session:
+            return [state.step for state in states_of(session, session.get_one(Job, job_id))]
+
+    def ask(self, what: Callable[[Session, Job], Result], job_id: str) -> Result:
+        """Do something with a job under its lock."""
         with self.database.write() as session:
             job = lock(session, job_id)
             assert job is not None
-            cancel(session, job)
+            return what(session, job)
+
+    def cancel(self, job_id: str) -> None:
+        self.ask(cancel, job_id)
+
+    def pause(self, job_id: str) -> None:
+        self.ask(pause, job_id)
 
     def publish(self, artifact_id: str, blob: StoredBlob = EMPTY) -> None:
         with self.database.write() as session:

@@ -20,10 +20,9 @@ from jobstore.jobs import (
     queue_positions,
     unfinished_count,
 )
-from jobstore.leases import finish
 from jobstore.lifecycle import JobStatus
 from jobstore.metrics import Point
-from jobstore.tables import Checkpoint, Event, Job, Metric
+from jobstore.tables import Checkpoint, Event, Job, Metric, State
 
 if TYPE_CHECKING:
     from tests.jobstore.conftest import Store
@@ -53,44 +52,6 @@ def test_a_new_job_is_queued_and_says_so_in_its_log(store: Store) -> None:
     assert job.created_at == job.queued_at
     [event] = store.log(job_id)
     assert (event.seq, event.type, event.created_at) == (1, "state", job.created_at)
-
-
-# --- cancelling -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.PAUSED])
-def test_a_job_that_nobody_holds_is_cancelled_at_once(store: Store, status: JobStatus) -> None:
-    job_id = store.queue()
-    store.put_in(job_id, status)
-    store.cancel(job_id)
-
-    job = store.job(job_id)
-    assert (job.status, job.status_reason) == ("cancelled", "cancelled")
-    assert job.finished_at is not None
-
-
-@pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.PAUSING])
-def test_a_job_that_a_worker_holds_is_cancelled_by_its_worker(store: Store, status: JobStatus) -> None:
-    lease = store.run()
-    store.put_in(lease.job_id, status)
-    store.cancel(lease.job_id)
-    assert store.job(lease.job_id).status == "cancelling"
-
-    with store.database.write() as session:
-        finish(session, lease, JobStatus.CANCELLED, message="cancelled at step 7", runtime_seconds=1.0)
-    assert store.job(lease.job_id).status == "cancelled"
-
-
-@pytest.mark.parametrize(
-    "status", [JobStatus.CANCELLING, JobStatus.CANCELLED, JobStatus.SUCCEEDED, JobStatus.FAILED], ids=str
-)
-def test_cancelling_what_stops_or_has_ended_changes_nothing(store: Store, status: JobStatus) -> None:
-    job_id = store.queue()
-    store.put_in(job_id, status)
-    store.cancel(job_id)
-
-    assert store.job(job_id).status == status
-    assert len(store.log(job_id)) == 1
 
 
 # --- queue ----------------------------------------------------------------------------------------
@@ -214,15 +175,18 @@ def test_another_tenants_job_does_not_exist(store: Store) -> None:
 # --- deleting -------------------------------------------------------------------------------------
 
 
-def test_a_deleted_job_takes_its_log_numbers_and_checkpoints_along_and_leaves_other_jobs_alone(store: Store) -> None:
+def test_a_deleted_job_takes_its_log_numbers_checkpoints_and_states_along_and_leaves_other_jobs_alone(
+    store: Store,
+) -> None:
     leases = [store.run(), store.run()]
     artifacts, evaluations = ([store.artifact(), store.artifact()] for _ in range(2))
+    states = [store.save_state(lease, 1, step=3) for lease in leases]
     blob = StoredBlob("0" * 64, 1)
     for lease, artifact_id, evaluation_id in zip(leases, artifacts, evaluations, strict=True):
         evaluation = NewEvaluation(evaluation_id, blob)
         new = NewCheckpoint(artifact_id, blob, 1, 1, True, True, 0.5, 0.1, None, {}, evaluation)
         store.record(
-            lease, 1, NewEvent(EventType.MESSAGE, "note"), points=[Point("train_loss", 1, 0.5)], checkpoint=new
+            lease, 2, NewEvent(EventType.MESSAGE, "note"), points=[Point("train_loss", 1, 0.5)], checkpoint=new
         )
         store.put_in(lease.job_id, JobStatus.FAILED)
     with store.database.write() as session:
@@ -231,11 +195,11 @@ def test_a_deleted_job_takes_its_log_numbers_and_checkpoints_along_and_leaves_ot
         delete_job(session, job)
 
     with store.database.read() as session:
-        for table in (Event, Metric, Checkpoint):
+        for table in (Event, Metric, Checkpoint, State):
             assert session.scalars(select(table.job_id).distinct()).all() == [leases[1].job_id]
         assert session.scalar(select(func.count()).select_from(Job)) == 1
-    for of_kind in (artifacts, evaluations):
-        assert [store.artifact_status(artifact_id) for artifact_id in of_kind] == ["deleting", "published"]
+    for mine in (artifacts, evaluations, states):
+        assert [store.artifact_status(artifact_id) for artifact_id in mine] == ["deleting", "published"]
 
 
 @pytest.mark.parametrize(

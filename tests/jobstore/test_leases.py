@@ -7,27 +7,31 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from jobstore.artifacts import StoredBlob
 from jobstore.checkpoints import NewCheckpoint, checkpoints_of
 from jobstore.database import now
 from jobstore.events import EventType, NewEvent
-from jobstore.jobs import lock
 from jobstore.leases import (
     Lease,
     LeaseLost,
     Report,
     claim_next,
+    discard_state,
     expire_leases,
     finish,
     lose,
     record,
     release,
+    release_smaller,
     renew,
     status_of,
+    wait_for_storage,
 )
-from jobstore.lifecycle import JobStatus, MoveNotAllowed, StatusReason, move
+from jobstore.lifecycle import JobStatus, MoveNotAllowed, StatusReason
 from jobstore.metrics import Point, read_series
+from jobstore.tables import Job
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -57,11 +61,9 @@ def expire(store: Store, *, after_seconds: float = 60 + 10 + 1, grace: float = 1
         return expire_leases(session, now=now(session) + timedelta(seconds=after_seconds), grace_seconds=grace)
 
 
-def pause(store: Store, job_id: str) -> None:
-    with store.database.write() as session:
-        job = lock(session, job_id)
-        assert job is not None
-        move(session, job, JobStatus.PAUSING, now=now(session), message="pause requested")
+def drain(session: Session, lease: Lease) -> None:
+    why = "its worker is stopping"
+    release(session, lease, why=why, reason=StatusReason.WORKER_DRAINING, runtime_seconds=99.0)
 
 
 # --- reports --------------------------------------------------------------------------------------
@@ -140,8 +142,11 @@ WRITES: dict[str, Callable[[Session, Lease], object]] = {
     "finish": lambda session, lease: finish(
         session, lease, JobStatus.SUCCEEDED, message="done", runtime_seconds=99.0, result={"mse": 0.0}
     ),
-    "release": lambda session, lease: release(session, lease, message="draining", runtime_seconds=99.0),
+    "release": lambda session, lease: drain(session, lease),
+    "discard_state": lambda session, lease: discard_state(session, lease, 7, "torn"),
     "lose": lambda session, lease: lose(session, lease, message="child died", runtime_seconds=99.0),
+    "wait_for_storage": lambda session, lease: wait_for_storage(session, lease, message="full", runtime_seconds=99.0),
+    "release_smaller": lambda session, lease: release_smaller(session, lease, why="no memory", runtime_seconds=99.0),
     "status_of": status_of,
 }
 
@@ -250,13 +255,31 @@ def test_a_lost_job_is_queued_again_until_it_was_lost_max_attempts_times(store: 
     assert store.claim() is None
 
 
+def test_a_job_whose_store_failed_is_put_off_and_fails_in_the_end_for_that_reason(store: Store) -> None:
+    job_id = store.queue(max_attempts=2)
+    for expected in ("queued", "failed"):
+        lease = store.claim()
+        assert lease is not None
+        with store.database.write() as session:
+            wait_for_storage(session, lease, message="no space left", runtime_seconds=1.0)
+        assert store.job(job_id).status == expected
+        assert store.claim() is None
+        with store.database.write() as session:
+            session.execute(update(Job).values(not_before=now(session)))
+
+    job = store.job(job_id)
+    assert job.error is not None
+    assert (job.status_reason, job.error["code"]) == ("internal", "storage_failed")
+    assert "no space left; lost 2 times, max_attempts is 2" in job.error["message"]
+
+
 def test_draining_workers_never_use_up_a_jobs_attempts(store: Store) -> None:
     job_id = store.queue(max_attempts=1)
     for _ in range(3):
         lease = store.claim()
         assert lease is not None
         with store.database.write() as session:
-            release(session, lease, message="the worker is draining", runtime_seconds=1.0)
+            drain(session, lease)
 
     job = store.job(job_id)
     assert (job.status, job.losses, job.attempt, job.status_reason) == ("queued", 0, 3, "worker_draining")
@@ -265,9 +288,9 @@ def test_draining_workers_never_use_up_a_jobs_attempts(store: Store) -> None:
 @pytest.mark.parametrize(("asked", "becomes"), [("cancel", "cancelled"), ("pause", "paused")])
 def test_a_drained_job_that_was_asked_to_stop_has_stopped(store: Store, asked: str, becomes: str) -> None:
     lease = store.run()
-    (store.cancel if asked == "cancel" else lambda job_id: pause(store, job_id))(lease.job_id)
+    (store.cancel if asked == "cancel" else store.pause)(lease.job_id)
     with store.database.write() as session:
-        release(session, lease, message="the worker is draining", runtime_seconds=1.0)
+        drain(session, lease)
 
     job = store.job(lease.job_id)
     assert (job.status, job.losses) == (becomes, 0)
@@ -291,7 +314,7 @@ def test_expired_leases_send_jobs_where_their_states_lead(store: Store) -> None:
     )
     waiting = store.queue()
     store.cancel(cancelling.job_id)
-    pause(store, pausing.job_id)
+    store.pause(pausing.job_id)
 
     assert expire(store) == 4
 
@@ -314,6 +337,6 @@ def test_expired_leases_send_jobs_where_their_states_lead(store: Store) -> None:
 def test_reasons_tell_a_drain_from_a_loss(store: Store) -> None:
     lease = store.run()
     with store.database.write() as session:
-        release(session, lease, message="the worker is draining", runtime_seconds=1.0)
+        drain(session, lease)
 
     assert store.log(lease.job_id)[-1].data["reason"] == StatusReason.WORKER_DRAINING

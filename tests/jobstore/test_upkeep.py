@@ -10,6 +10,8 @@ from sqlalchemy import update
 
 from jobstore.artifacts import mark_deleting
 from jobstore.database import now
+from jobstore.leases import finish
+from jobstore.lifecycle import JobStatus
 from jobstore.tables import Artifact, Job, Leader, Worker
 from jobstore.upkeep import Upkeep, classes_to_ring, lead
 from jobstore.wakeups import Bell
@@ -131,6 +133,15 @@ def test_a_worker_without_a_free_slot_is_not_woken(store: Store) -> None:
         store.claim(worker.id)
 
 
+def test_nobody_is_woken_for_a_job_that_is_put_off(store: Store) -> None:
+    hire(store, DeviceClass.CPU)
+    store.queue()
+    with store.database.write() as session:
+        session.execute(update(Job).values(not_before=now(session) + timedelta(minutes=1)))
+
+    assert to_ring(store) == set()
+
+
 def test_a_silent_worker_is_not_woken(store: Store) -> None:
     hire(store, DeviceClass.CPU)
     store.queue()
@@ -222,3 +233,17 @@ def test_the_thread_outlives_a_pass_that_fails(
     assert store.job(lease.job_id).status == "queued"
     with store.database.read() as session:
         assert session.get(Leader, "upkeep") is not None
+
+
+def test_a_pass_gives_up_states_that_nobody_retried_from(store: Store, upkeep: Upkeep) -> None:
+    lease = store.run()
+    store.save_state(lease, 1, 3)
+    with store.database.write() as session:
+        finish(session, lease, JobStatus.FAILED, message="failed", runtime_seconds=1.0)
+    upkeep.once()
+    assert store.steps_of_states(lease.job_id) == [3]
+    with store.database.write() as session:
+        long_ago = now(session) - timedelta(hours=store.settings.state_retention_hours + 1)
+        session.execute(update(Job).values(finished_at=long_ago))
+    upkeep.once()
+    assert store.steps_of_states(lease.job_id) == []

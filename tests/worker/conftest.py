@@ -10,27 +10,34 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 import pytest
+from sqlalchemy.orm import Session
 
 from jobstore import schema
 from jobstore.artifacts import ArtifactFolder, new_artifact
+from jobstore.control import cancel
 from jobstore.database import Database, open_database
 from jobstore.datasets import create_dataset, finish_audit
 from jobstore.events import events_after
-from jobstore.jobs import NewJob, cancel, create_job, get_job, lock
+from jobstore.jobs import NewJob, create_job, get_job, lock
 from jobstore.lifecycle import FINAL_STATUSES, JobStatus
 from jobstore.settings import Settings
+from jobstore.states import SavedState, states_of
 from jobstore.tables import DEFAULT_TENANT, Event, Job
 from jobstore.wakeups import Bell
 from jobstore.workers import DeviceClass, alive
 from pals_core.data.audit import audit_table
 from pals_core.feasibility import resolve
 from pals_core.spec import Spec
+from tests.core.training.small_training import best_checkpoint, make_spec, series, trained
 
+__all__ = ["best_checkpoint", "make_spec", "series", "trained"]
+
+Result = TypeVar("Result")
 PATIENCE = 90.0
 LONG = {"epochs": 10_000, "patience": 10_000}
 
@@ -178,11 +185,33 @@ class Stack:
         with self.database.read() as session:
             return list(events_after(session, job_id, 0, 100_000))
 
-    def cancel(self, job_id: str) -> None:
+    def ask(self, what: Callable[[Session, Job], Result], job_id: str) -> Result:
+        """Do something with a job under its lock, as the API would."""
         with self.database.write() as session:
             job = lock(session, job_id)
             assert job is not None
-            cancel(session, job)
+            return what(session, job)
+
+    def cancel(self, job_id: str) -> None:
+        self.ask(cancel, job_id)
+
+    def states(self, job_id: str) -> list[SavedState]:
+        """The job's saved states, newest first."""
+        with self.database.read() as session:
+            return states_of(session, session.get_one(Job, job_id))
+
+    def wait_for_states(self, job_id: str, attempt: int = 1) -> int:
+        """Until two states were saved in this attempt; returns the step of the newest."""
+
+        def saved() -> int | None:
+            job, states = self.job(job_id), self.states(job_id)
+            begun = job.resumed_from["step"] if job.resumed_from else 0
+            whole = job.attempt == attempt and job.progress is not None and len(states) == 2
+            return states[0].step if whole and states[1].step > begun else None
+
+        step = eventually(saved, f"attempt {attempt} of {job_id} saves states")
+        assert isinstance(step, int)
+        return step
 
     def wait_for_steps(self, job_id: str, attempt: int = 1) -> None:
         """Until the job trains in this attempt."""

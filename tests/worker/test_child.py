@@ -15,6 +15,9 @@ def a_job(lease_seconds: float, folder: str) -> Train:
         table_path="nowhere",
         dataset_sha256="",
         output_dir=folder,
+        resume_from=None,
+        state_interval_seconds=60,
+        micro_batches=1,
         threads=1,
         lease_seconds=lease_seconds,
     )

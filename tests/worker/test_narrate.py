@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from jobstore.events import EventLevel, EventType
 from jobstore.metrics import Point
 from pals_core.sparsity.decision import Move
@@ -22,6 +24,7 @@ STARTED = Started(
     total_parameters=110,
     maskable_parameters=100,
     sparsity=0.0,
+    reproducible=True,
 )
 
 
@@ -121,3 +124,44 @@ def test_an_epoch_and_a_warning_become_events_of_their_level() -> None:
     ]
     assert {point.name for point in points} == {"validation_loss", "learning_rate"}
     assert narrator.current()["validation_loss"] == 0.9
+
+
+def test_a_resumed_training_counts_its_time_from_where_it_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("worker.narrate.time.monotonic", lambda: clock[0])
+    narrator = Narrator()
+    narrator.hear(STARTED.model_copy(update={"resumed_step": 10}))
+    assert narrator.progress()["step"] == 10
+    assert narrator.progress()["epoch"] == 1
+    assert narrator.progress()["estimated_remaining_seconds"] is None
+    [started], points = narrator.take()
+    assert "going on after step 10" in started.message
+    assert points == []
+    clock[0] += 4
+    narrator.hear(Progress(step=12, epoch=2, train_losses=(1.0, 1.0), sparsity=0.5))
+    assert narrator.progress()["estimated_remaining_seconds"] == 16.0
+
+
+def test_what_was_told_of_steps_done_again_is_told_only_where_it_ends_otherwise() -> None:
+    def epoch(step: int, train_loss: float) -> EpochEnd:
+        return EpochEnd(
+            epoch=step // 10,
+            step=step,
+            train_loss=train_loss,
+            validation_loss=0.9,
+            sparsity=0.1,
+            learning_rate=1e-4,
+            masks_frozen=False,
+            is_best=True,
+        )
+
+    before, after = Narrator(), Narrator()
+    for step in (10, 20):
+        before.hear(epoch(step, 0.3))
+    log = {(event.type, event.data["step"]): event.data for event in before.take()[0]}
+    after.told = log
+    for step, loss in ((10, 0.3), (20, 0.31), (30, 0.3)):
+        after.hear(epoch(step, loss))
+    events, points = after.take()
+    assert [(event.data["step"], event.data["train_loss"]) for event in events] == [(20, 0.31), (30, 0.3)]
+    assert [point.step for point in points if point.name == "validation_loss"] == [10, 20, 30]

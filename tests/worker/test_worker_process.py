@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from sqlalchemy import func, select
 
 from jobstore.artifacts import ArtifactFolder
 from jobstore.checkpoints import checkpoints_of
 from jobstore.events import EventType
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
-from jobstore.tables import Artifact, Metric, Worker
+from jobstore.tables import Artifact
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
 from pals_core.evaluation.document import Evaluation
@@ -168,38 +167,6 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(stack: Stac
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
-def test_a_draining_worker_puts_its_job_back_without_counting_a_loss(stack: Stack) -> None:
-    worker = stack.start_worker()
-    job_id = stack.add_job(stack.add_dataset(), training=LONG, max_attempts=1)
-    stack.wait_for_steps(job_id)
-    children = worker.children()
-    worker.process.send_signal(signal.SIGTERM)
-    assert worker.process.wait(30) == 0
-    job = stack.job(job_id)
-    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.WORKER_DRAINING, 0)
-    for child in children:
-        wait_until_gone(child)
-    with stack.database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Worker)) == 0
-
-
-def test_an_attempt_that_starts_over_drops_the_points_of_the_one_that_was_lost(stack: Stack) -> None:
-    worker = stack.start_worker()
-    job_id = stack.add_job(stack.add_dataset(), training=LONG)
-    stack.wait_for_steps(job_id)
-    worker.training_child().kill()
-    stack.wait_for_steps(job_id, attempt=2)
-    stack.cancel(job_id)
-    job = stack.wait_for_status(job_id, JobStatus.CANCELLED)
-    assert job.progress is not None
-    with stack.database.read() as session:
-        last = session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job_id))
-        count = session.scalar(
-            select(func.count()).select_from(Metric).where(Metric.job_id == job_id, Metric.name == "train_loss")
-        )
-    assert count == last == job.progress["step"]
-
-
 def test_a_job_past_its_runtime_fails_as_timed_out(stack: Stack) -> None:
     stack.start_worker()
     job_id = stack.add_job(stack.add_dataset(), training=LONG, max_runtime_seconds=1.5)
@@ -267,7 +234,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_fails_the_job_with_the_reason_and_leaves_no_torn_file(tiny_disk: Path, make_stack: Any) -> None:
     stack = make_stack(PALS_ARTIFACTS_URL=tiny_disk.as_uri())
     dataset_id = stack.add_dataset()
-    job_id = stack.add_job(dataset_id, model={"name": "transformer", "d_model": 128, "d_ff": 256, "heads": 2})
+    large = {"name": "transformer", "d_model": 128, "d_ff": 256, "heads": 2}
+    job_id = stack.add_job(dataset_id, model=large, max_attempts=1)
     stack.start_worker()
     job = stack.wait_for_status(job_id, JobStatus.FAILED)
     assert job.error["code"] == "storage_failed"

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
-from pals_core.training import state_files
+from pals_core.training import trainer
 from pals_core.training.events import (
     CheckpointSaved,
     EpochEnd,
@@ -27,8 +28,9 @@ from pals_core.training.events import (
     StateSaved,
     TrainingEvent,
 )
-from pals_core.training.state import TrainingState
+from pals_core.training.forward import Arithmetic
 from pals_core.training.state_files import STATE_KEY
+from pals_core.training.surroundings import Surroundings
 from pals_core.training.trainer import Trainer
 
 MakeSpec = Callable[..., Spec]
@@ -257,8 +259,22 @@ def test_after_the_last_epoch_only_the_test_is_left(
     assert files(elsewhere) == files(folder)
 
 
-def test_other_threads_are_warned_of_and_those_of_the_state_are_not(
-    short: Table, small_spec: Callable[..., Spec], folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes this process look like another host."""
+    here = trainer.surroundings_of
+
+    def move(**changes: Any) -> None:
+        def there(device: torch.device, arithmetic: Arithmetic, micro_batches: int) -> Surroundings:
+            return here(device, arithmetic, micro_batches).model_copy(update=changes)
+
+        monkeypatch.setattr(trainer, "surroundings_of", there)
+
+    return move
+
+
+def test_other_surroundings_are_warned_of_and_those_of_the_state_are_not(
+    short: Table, small_spec: Callable[..., Spec], folder: Path, elsewhere: Callable[..., None]
 ) -> None:
     state = Path(states_of(small_spec(), short, folder, None)[0].path)
 
@@ -267,18 +283,77 @@ def test_other_threads_are_warned_of_and_those_of_the_state_are_not(
         return [event.message for event in run if isinstance(event, Message) and event.level == "warning"]
 
     assert warnings() == []
-    here = state_files.surroundings_of
-
-    def elsewhere(state: TrainingState) -> state_files.Surroundings:
-        changes = {"threads": 64, "precision": Precision.BF16, "compiled": True, "torch": "9.9"}
-        return here(state).model_copy(update=changes)
-
-    monkeypatch.setattr(state_files, "surroundings_of", elsewhere)
-    threads, precision, compiled, version = warnings()
+    elsewhere(threads=64, processor="another", precision=Precision.BF16, compiled=True, torch="9.9")
+    threads, processor, precision, compiled, version = warnings()
     assert "threads 64 after threads 1" in threads
+    assert "processor another" in processor
     assert "precision bf16 after precision fp32" in precision
     assert "compiled True after compiled False" in compiled
     assert "torch 9.9" in version
+
+
+def test_once_resumed_elsewhere_a_training_is_not_reproducible_any_more(
+    short: Table, small_spec: Callable[..., Spec], folder: Path, elsewhere: Callable[..., None]
+) -> None:
+    def run(resume_from: Path | None) -> tuple[bool, Path]:
+        """Whether it is said to be reproducible, and its next state."""
+        for event in Trainer(small_spec(), short, folder, resume_from=resume_from, state_interval_seconds=0).run():
+            if isinstance(event, Started):
+                reproducible = event.reproducible
+            if isinstance(event, StateSaved):
+                kept = shutil.copy(event.path, folder.with_name(Path(event.path).name))
+                return reproducible, Path(kept)
+        raise AssertionError("no state was saved")
+
+    first, state = run(None)
+    same, state = run(state)
+    elsewhere(processor="another")
+    other, state = run(state)
+    other_again, _ = run(state)
+    assert (first, same, other, other_again) == (True, True, False, False)
+
+
+def test_resumed_in_smaller_parts_a_training_goes_on_and_is_not_reproducible(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    state = Path(states_of(small_spec(), short, folder, None)[0].path)
+    started, *events = Trainer(small_spec(), short, folder, resume_from=state, micro_batches=2).run()
+    assert isinstance(started, Started)
+    assert not started.reproducible
+    [warning] = [event.message for event in events if isinstance(event, Message) and event.level == "warning"]
+    assert "micro_batches 2 after micro_batches 1" in warning
+    assert isinstance(events[-1], Finished)
+    fresh = next(Trainer(small_spec(), short, folder, micro_batches=2).run())
+    assert isinstance(fresh, Started)
+    assert not fresh.reproducible
+
+
+def test_without_threads_of_its_own_a_resumed_training_takes_those_of_its_state(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        run = Trainer(small_spec(), short, folder, threads=2, state_interval_seconds=0).run()
+        state = Path(next(event.path for event in run if isinstance(event, StateSaved)))
+        torch.set_num_threads(1)
+        started = next(Trainer(small_spec(), short, folder, resume_from=state).run())
+        assert isinstance(started, Started)
+        assert (started.threads, started.reproducible) == (2, True)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_state_that_was_asked_for_comes_after_the_step_in_progress(
+    short: Table, small_spec: Callable[..., Spec], folder: Path
+) -> None:
+    training = Trainer(small_spec(), short, folder)
+    steps = []
+    for event in training.run():
+        if isinstance(event, MaskUpdate) and event.step == 4:
+            training.request_state()
+        if isinstance(event, StateSaved):
+            steps.append(event.step)
+    assert steps == [3, 4, 6, 9]
 
 
 @pytest.fixture(scope="module")

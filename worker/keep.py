@@ -1,0 +1,72 @@
+"""What a training saves, on its way between the training's folder and the artifact store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from jobstore.artifacts import ArtifactFolder, BlobMissing, StoredBlob, new_artifact
+from jobstore.checkpoints import NewCheckpoint, NewEvaluation
+from jobstore.states import NewState, SavedState
+from jobstore.tables import Job
+from pals_core.checkpoint.container import read_header
+from pals_core.checkpoint.header import NetworkCost
+from pals_core.training.events import CheckpointSaved, StateSaved
+
+NewArtifact = Callable[[str], tuple[str, str]]
+
+
+def new_artifact_of(session: Session, job_id: str, kind: str) -> tuple[str, str]:
+    """The id and the key of a pending artifact for bytes of a job."""
+    artifact = new_artifact(session, session.get_one(Job, job_id).tenant_id, kind)
+    return artifact.id, artifact.key
+
+
+def keep_checkpoint(saved: CheckpointSaved, artifacts: ArtifactFolder, new: NewArtifact) -> NewCheckpoint:
+    """Store a checkpoint, with its evaluation, and remove the files. Raises StorageFailed, InvalidCheckpoint."""
+    path = Path(saved.path)
+    cost = read_header(path).model_dump(mode="json", include=set(NetworkCost.model_fields))
+    artifact_id, blob = _keep(path, artifacts, new, "checkpoints")
+    evaluation = None
+    if saved.evaluation_path is not None:
+        evaluation = NewEvaluation(*_keep(Path(saved.evaluation_path), artifacts, new, "evaluations"))
+    return NewCheckpoint(
+        artifact_id=artifact_id,
+        blob=blob,
+        step=saved.step,
+        epoch=saved.epoch,
+        is_best=saved.is_best,
+        is_last=saved.is_last,
+        sparsity=saved.sparsity,
+        validation_loss=saved.validation_loss,
+        metrics=saved.result.metrics.model_dump(mode="json") if saved.result else None,
+        cost=cost,
+        evaluation=evaluation,
+    )
+
+
+def keep_state(saved: StateSaved, artifacts: ArtifactFolder, new: NewArtifact) -> NewState:
+    """Store a state's bytes and remove the file. Raises StorageFailed."""
+    artifact_id, blob = _keep(Path(saved.path), artifacts, new, "states")
+    return NewState(artifact_id, blob, saved.step)
+
+
+def fetch_state(state: SavedState, artifacts: ArtifactFolder, folder: Path) -> Path | str:
+    """Copy a state into a training's folder; the file, or why it cannot be used. Raises StorageFailed."""
+    path = folder / f"state-{state.step:09}.safetensors"
+    try:
+        if artifacts.fetch(state.key, path).sha256 == state.sha256:
+            return path
+    except BlobMissing:
+        return "its bytes are gone"
+    path.unlink()
+    return "its bytes are not those that were saved"
+
+
+def _keep(path: Path, artifacts: ArtifactFolder, new: NewArtifact, kind: str) -> tuple[str, StoredBlob]:
+    artifact_id, key = new(kind)
+    blob = artifacts.put(key, path)
+    path.unlink()
+    return artifact_id, blob
