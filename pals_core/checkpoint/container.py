@@ -30,7 +30,7 @@ ITEM_BYTES: Mapping[str, int] = {
 _MAX_AXES = 8
 _DIGEST_KEY = "sha256"
 _NO_DIGEST = "0" * 64
-_CHUNK = 2**20
+_CHUNK = 2**16
 
 
 @dataclass(frozen=True)

@@ -152,16 +152,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with open_tensors(path) as file:
         header = parse_header(file.text)
         file.verify()
-        try:
-            with torch.device("meta"), WithoutValues():
-                model = _build(header)
-        except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
-            raise InvalidCheckpoint("the checkpoint's spec describes a network that cannot be built") from error
-        expected = stored_tensors(model)
-        _check_description(header, model, expected)
+        expected, bounds = _expected(header)
         file.require(_container_names(header, expected))
 
-        bounds = _index_bounds(model)
         weights: dict[str, Tensor] = {}
         codes: dict[str, Code] = {}
         sizes = [file.entries[f"{name}.values"] for name in header.layers]
@@ -184,6 +177,21 @@ def _container_names(header: CheckpointHeader, expected: Mapping[str, Tensor]) -
     parts = ("values", "positions", "scales") if header.precision is StoredPrecision.INT8 else ("values", "positions")
     packed = {f"{name}.{part}" for name in header.layers for part in parts}
     return packed | {name for name in expected if name not in header.layers} | {"series.values", "series.starts"}
+
+
+def _expected(header: CheckpointHeader) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return the tensors, without values, of the network that the spec describes, and the bounds of their indices.
+
+    Raises InvalidCheckpoint when there is no such network, or the header says something else of it.
+    """
+    try:
+        with torch.device("meta"), WithoutValues():
+            model = _build(header)
+    except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
+        raise InvalidCheckpoint("the checkpoint's spec describes a network that cannot be built") from error
+    expected = stored_tensors(model)
+    _check_description(header, model, expected)
+    return expected, _index_bounds(model)
 
 
 def _check_description(header: CheckpointHeader, model: nn.Module, expected: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ it brings.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -69,33 +69,34 @@ def decode_positions(code: Code, weights: int, active: int) -> Mask:
     low, unary = np.split(code[1:], [_bytes(gaps * low_bits)])
     if low_bits == 0:
         return _bit_mask(np.unpackbits(unary, bitorder="little"), weights, gaps, of_inactive)
-    if not gaps <= 8 * len(unary) < gaps + (weights >> low_bits) + 8:
+    if not gaps <= 8 * len(unary) < gaps + (weights >> low_bits) + 8 or weights >= 8 * len(unary) << low_bits:
         raise InvalidCheckpoint(f"{len(code)} bytes cannot mark {gaps - 1} of {weights} weights")
-    # Whole numbers of four bytes halve the memory; below, none exceeds 17 times the weights.
-    places: npt.NDArray[Any] = np.empty(gaps, dtype=np.int32 if weights < 2**26 else np.int64)
-    found = last_end = 0
+    planes = np.unpackbits(low, bitorder="little")
+    if len(planes) < gaps * low_bits or planes[gaps * low_bits :].any():
+        raise InvalidCheckpoint("the low bits of the positions do not fit their number")
+    mask = np.full(weights + 1, of_inactive)
+    found = low_sum = last_end = last_place = 0
     for start in range(0, len(unary), _BYTES_AT_ONCE):
         bits = np.unpackbits(unary[start : start + _BYTES_AT_ONCE], bitorder="little")
-        ends = np.flatnonzero(bits) + 8 * start  # e_i = Σ_{j ≤ i} ⌊g_j / 2^b⌋ + i, counted from 0
-        order = np.arange(found, found + len(ends))
-        if len(ends) and order[-1] < gaps:
-            places[found : found + len(ends)] = ((ends - order) << low_bits) + order
-            last_end = int(ends[-1])
-        found += len(ends)
-    if found != gaps or len(low) * 8 < gaps * low_bits or len(unary) != _bytes(last_end + 1):
+        if not len(ends := np.flatnonzero(bits) + 8 * start):  # e_i = Σ_{j ≤ i} ⌊g_j / 2^b⌋ + i, counted from 0
+            continue
+        before, found = found, found + len(ends)
+        if found > gaps:
+            break
+        low_parts = np.zeros(len(ends), dtype=np.int64)
+        for plane in range(low_bits):
+            low_parts += planes[plane * gaps + before : plane * gaps + found].astype(np.int64) << plane
+        order = np.arange(before, found)
+        places = ((ends - order) << low_bits) + order + np.cumsum(low_parts) + low_sum
+        low_sum, last_end, last_place = low_sum + int(low_parts.sum()), int(ends[-1]), int(places[-1])
+        if last_place > weights:
+            break
+        mask[places] = not of_inactive
+    if found != gaps or len(unary) != _bytes(last_end + 1):
         raise InvalidCheckpoint(_miscounted(max(found - 1, 0), gaps - 1))
-    planes = np.unpackbits(low, bitorder="little")
-    if planes[gaps * low_bits :].any():
-        raise InvalidCheckpoint("the positions mark weights beyond the last one")
-    low_parts = np.zeros(gaps, dtype=np.uint8)
-    for plane in range(low_bits):
-        low_parts |= planes[plane * gaps : (plane + 1) * gaps] << plane
-    places += np.cumsum(low_parts, dtype=places.dtype)
-    if places[-1] != weights:
-        raise InvalidCheckpoint(f"the positions are those of {places[-1]} weights; there are {weights}")
-    mask = np.full(weights, of_inactive)
-    mask[places[:-1]] = not of_inactive
-    return mask
+    if last_place != weights:
+        raise InvalidCheckpoint(f"the positions are those of {last_place} weights; there are {weights}")
+    return mask[:-1]
 
 
 def _bit_mask(bits: npt.NDArray[np.uint8], weights: int, gaps: int, of_inactive: bool) -> Mask:

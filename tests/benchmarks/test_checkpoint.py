@@ -33,8 +33,10 @@ def test_the_bound_is_that_of_the_page(checkpoint: Checkpoint) -> None:
         assert largest(in_precision(checkpoint, StoredPrecision(precision))) == int(1.02 * allowed)
 
 
-def test_a_file_is_written_and_loaded_in_a_process_of_its_own(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    row = measured(tmp_path / "file", checkpoint)
+def test_a_file_is_written_and_loaded_in_a_process_of_its_own(
+    checkpoint: Checkpoint, best_checkpoint: Path, tmp_path: Path
+) -> None:
+    row = measured(tmp_path / "file", best_checkpoint, checkpoint)
     assert row["bytes"] == (tmp_path / "file").stat().st_size
     assert row["sparsity"] == pytest.approx(checkpoint.header.sparsity, abs=1e-4)
     assert row["share_of_bound"] < 1
