@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pals_core.checkpoint.file import read_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.compaction.compact import compact
-from pals_core.data.lengths import window_lengths
+from pals_core.data.lengths import WindowLengths, window_lengths
 from pals_core.errors import ExportFailed
 from pals_core.export.interface import OriginalUnits, ScaledUnits, Units, network_inputs
-from pals_core.export.real_fourier import make_real
+from pals_core.export.real_fourier import make_real, matrix_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 OUTPUT = "forecast"
 OPSET = 18
 TOLERANCE = 1e-4  # of forecasts in scaled units, or of the largest where that is above 1
-MAX_BYTES = 2**31 - 1  # a protocol buffer holds no more
+# A protocol buffer holds 2 GiB, of which the graph without its weights needs a little.
+MAX_BYTES = 2**31 - 2**26
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 _CHECKED_WINDOWS = 3
 
@@ -64,6 +65,7 @@ def export_onnx(
     checkpoint = read_checkpoint(Path(checkpoint_path))
     header = checkpoint.header
     model = compact(checkpoint).model if compacted else checkpoint.build()
+    _check_size(model, window_lengths(header.spec.data))
     graph = OriginalUnits(model, header) if Units(units) is Units.ORIGINAL else ScaledUnits(model)
     sample = graph.given(network_inputs(header, _CHECKED_WINDOWS, torch.Generator().manual_seed(0)))
     with torch.no_grad():
@@ -72,8 +74,6 @@ def export_onnx(
     proto = _converted(graph, sample)
     for key, value in _metadata(header, Units(units)).items():
         proto.metadata_props.add(key=key, value=value)
-    if proto.ByteSize() > MAX_BYTES:
-        raise ExportFailed(f"the network takes {proto.ByteSize()} bytes as ONNX, of which a file holds {MAX_BYTES}")
 
     path = Path(output_path)
     with replacing(path) as part:
@@ -85,6 +85,16 @@ def export_onnx(
 def _require_packages() -> None:
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise ExportFailed(f"an ONNX file needs {', '.join(missing)}; install them with pip install 'pals[onnx]'")
+
+
+def _check_size(model: nn.Module, lengths: WindowLengths) -> None:
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    matrices = matrix_bytes(model, lengths)
+    if size + matrices > MAX_BYTES:
+        fourier = f", {matrices} of them for Fourier transforms as matrices" if matrices else ""
+        raise ExportFailed(
+            f"the network takes {size + matrices} bytes as ONNX{fourier}; a file holds {MAX_BYTES} of weights"
+        )
 
 
 def _converted(graph: OriginalUnits | ScaledUnits, sample: tuple[Tensor, ...]) -> ModelProto:

@@ -7,6 +7,8 @@ Shapes: B batch, L query steps, S key steps, D width, h heads, d_k = D / h, M ke
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -30,11 +32,14 @@ def make_real(model: nn.Module, lengths: WindowLengths) -> None:
     """
     if not isinstance(model, SeasonalTransformer):
         return
+    matrices: dict[tuple[int, int], CorrelationMatrices] = {}
     blocks: dict[nn.Module, nn.Module] = {}
 
     def real(attention: nn.Module, query_len: int, key_len: int) -> nn.Module:
         if isinstance(attention, AutoCorrelation):
-            return RealAutoCorrelation(attention, query_len, key_len)
+            if (query_len, key_len) not in matrices:
+                matrices[query_len, key_len] = CorrelationMatrices(query_len, key_len)
+            return RealAutoCorrelation(attention, matrices[query_len, key_len])
         if isinstance(attention, FourierSelfAttention | FourierCrossAttention):
             block = attention.block
             if block not in blocks:
@@ -46,42 +51,67 @@ def make_real(model: nn.Module, lengths: WindowLengths) -> None:
             attention.block = blocks[block]  # type: ignore[assignment]
         return attention
 
-    places = [(layer, "attention", lengths.input_len, lengths.input_len) for layer in model.encoder.layers]
-    for layer in model.decoder.layers:
-        places.append((layer, "self_attention", lengths.decoder_len, lengths.decoder_len))
-        places.append((layer, "cross_attention", lengths.decoder_len, lengths.input_len))
-    for layer, name, query_len, key_len in places:
+    for layer, name, query_len, key_len in _attentions(model, lengths):
         setattr(layer, name, real(layer.get_submodule(name), query_len, key_len))
+
+
+def matrix_bytes(model: nn.Module, lengths: WindowLengths) -> int:
+    """Return how large the matrices of `make_real` become that grow with the square of a window's length."""
+    if not isinstance(model, SeasonalTransformer):
+        return 0
+    sizes = {
+        (query_len, key_len)
+        for layer, name, query_len, key_len in _attentions(model, lengths)
+        if isinstance(layer.get_submodule(name), AutoCorrelation)
+    }
+    return sum(4 * query_len * (3 * query_len + key_len) for query_len, key_len in sizes)
+
+
+def _attentions(model: SeasonalTransformer, lengths: WindowLengths) -> Iterator[tuple[nn.Module, str, int, int]]:
+    """Give the layer and name of each attention, with how many steps its queries and keys have."""
+    for layer in model.encoder.layers:
+        yield layer, "attention", lengths.input_len, lengths.input_len
+    for layer in model.decoder.layers:
+        yield layer, "self_attention", lengths.decoder_len, lengths.decoder_len
+        yield layer, "cross_attention", lengths.decoder_len, lengths.input_len
+
+
+class CorrelationMatrices(nn.Module):
+    """What auto-correlations of the same lengths have in common."""
+
+    delays: Tensor  # [L·S']
+
+    def __init__(self, query_len: int, key_len: int) -> None:
+        super().__init__()
+        self.steps = min(query_len, key_len)  # S': longer keys are cut, shorter ones padded with zeros
+        frequencies = np.arange(query_len // 2 + 1)
+        self.of_queries = Transform(frequencies, query_len, query_len)
+        self.of_keys = Transform(frequencies, self.steps, query_len)
+        self.back = InverseTransform(frequencies, query_len)
+        # The delay by which key step s reaches query step t: the sum of V(t + d) takes s = t + d, cyclically.
+        delays = (np.arange(self.steps) - np.arange(query_len)[:, None]) % query_len
+        self.register_buffer("delays", torch.tensor(delays.reshape(-1), dtype=torch.int32), persistent=False)
 
 
 class RealAutoCorrelation(nn.Module):
     """`AutoCorrelation` in evaluation: [B, L, D] queries and [B, S, D] keys to [B, L, D]."""
 
-    def __init__(self, layer: AutoCorrelation, query_len: int, key_len: int) -> None:
+    def __init__(self, layer: AutoCorrelation, matrices: CorrelationMatrices) -> None:
         super().__init__()
         self.layer = layer
-        steps = min(query_len, key_len)  # longer keys are cut, shorter ones padded with zeros
-        frequencies = np.arange(query_len // 2 + 1)
-        self.of_queries = Transform(frequencies, query_len, query_len)
-        self.of_keys = Transform(frequencies, steps, query_len)
-        self.back = InverseTransform(frequencies, query_len)
-        self.steps = steps
-        # The delay by which key step s reaches query step t: the sum of V(t + d) takes s = t + d, cyclically.
-        delays = (np.arange(steps) - np.arange(query_len)[:, None]) % query_len
-        self.delays: Tensor
-        self.register_buffer("delays", torch.tensor(delays.reshape(-1)), persistent=False)
+        self.matrices = matrices
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        layer, length = self.layer, queries.shape[1]
-        keys = keys[:, : self.steps]
-        query, query_imaginary = self.of_queries(layer.query(queries).transpose(1, 2))
-        key, key_imaginary = self.of_keys(layer.key(keys).transpose(1, 2))  # [B, D, L//2 + 1]
-        correlation = self.back(
+        layer, matrices, length = self.layer, self.matrices, queries.shape[1]
+        keys = keys[:, : matrices.steps]
+        query, query_imaginary = matrices.of_queries(layer.query(queries).transpose(1, 2))
+        key, key_imaginary = matrices.of_keys(layer.key(keys).transpose(1, 2))  # [B, D, L//2 + 1]
+        correlation = matrices.back(
             (query * key + query_imaginary * key_imaginary).mean(dim=1),
             (query_imaginary * key - query * key_imaginary).mean(dim=1),
         )
         weight_at = layer.weight_at_delays(correlation)
-        shifting = weight_at.index_select(1, self.delays).view(-1, length, self.steps)
+        shifting = weight_at.index_select(1, matrices.delays).view(-1, length, matrices.steps)
         return layer.output(shifting @ layer.value(keys))  # type: ignore[no-any-return]
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pals_core.data.lengths import WindowLengths
-from pals_core.export.real_fourier import InverseTransform, Transform, complex_tanh, make_real
+from pals_core.export.real_fourier import InverseTransform, Transform, complex_tanh, make_real, matrix_bytes
 from pals_core.models.registry import build_forecaster
 from pals_core.spec import Spec
 
@@ -63,3 +64,19 @@ def test_the_tangent_of_complex_numbers_does_not_overflow() -> None:
     expected = torch.complex(real.double(), imaginary.double()).tanh()
     assert bool(found.isfinite().all())
     assert float((found - expected).abs().max()) < 1e-4
+
+
+def test_matrices_that_would_not_fit_are_known_before_they_are_made() -> None:
+    def build(input_len: int) -> tuple[nn.Module, WindowLengths]:
+        data = {"input_len": input_len, "label_len": 5, "horizon": 20}
+        model = {"name": "autoformer", "d_model": 4, "d_ff": 4, "heads": 1}
+        forecaster = build_forecaster(Spec.model_validate({"data": data, "model": model}), 1, 0)
+        return forecaster, WindowLengths(input_len, 5, 20)
+
+    forecaster, lengths = build(100)
+    expected = matrix_bytes(forecaster, lengths)
+    before = sum(tensor.nbytes for tensor in (*forecaster.parameters(), *forecaster.buffers()))
+    make_real(forecaster, lengths)
+    made = sum(tensor.nbytes for tensor in (*forecaster.parameters(), *forecaster.buffers())) - before
+    assert 0.9 * made < expected < 1.1 * made
+    assert matrix_bytes(*build(100_000)) > 2**36
