@@ -85,13 +85,13 @@ def _introduction(case: Case) -> str:
     spec, job = case["spec"], case["job"]
     floor = _runs(case, "floor", "dense")[-1]
     rate = Spread.of([run["gflops_per_second"] for run in _runs(case, "floor", "dense")])
-    sizes = ", ".join(f"{key} {spec['model'][key]}" for key in ("d_model", "d_ff") if key in spec["model"])
+    sizes = "".join(f" {key} {spec['model'][key]}," for key in ("d_model", "d_ff") if key in spec["model"])
     return (
-        f"{spec['model']['name']} {sizes}, {floor['weights'] / 1e6:.2f} M weights, {spec['data']['input_len']} → "
+        f"{spec['model']['name']},{sizes} {floor['weights'] / 1e6:.2f} M weights, {spec['data']['input_len']} → "
         f"{spec['data']['horizon']}, batch {spec['training']['batch_size']}, Δt = {spec['method']['update_interval']}. "
         f"The whole job has {job['steps']} steps, {job['epochs']} epochs and {job['updates']} updates; its seconds are "
         f"computed from the runs: the median of each part times how often the job has it. A step's products are "
-        f"{floor['flops_per_step'] / 1e9:.1f} GFLOP; a large fp32 matrix product runs at {rate} GFLOP/s here."
+        f"{floor['flops_per_step'] / 1e9:.3g} GFLOP; a large fp32 matrix product runs at {rate} GFLOP/s here."
     )
 
 

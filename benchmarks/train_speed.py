@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.machine import ROOT, provenance
 from benchmarks.speed_cases import CASES, METHODS, job_counts
 from benchmarks.speed_tables import markdown, summary
+from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.table import read_table
 
 VARIANTS = (
@@ -105,14 +106,21 @@ def main() -> None:
                     }
                     run = {"round": round_number, "loop": loop, "method": method} | measure(request)
                     report["cases"][name]["runs"].append(run)
+                    write(report, arguments.output)
                     bars.advance(bar)
     for content in report["cases"].values():
         content["summary"] = summary(content)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(rounded(report), ensure_ascii=False, indent=1) + "\n")
+    write(report, arguments.output)
     page = markdown(report)
     arguments.output.with_suffix(".md").write_text(page)
     print(page)
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Write what was measured so far."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(json.dumps(rounded(report), ensure_ascii=False, indent=1) + "\n")
 
 
 def rounded(content: Any) -> Any:

@@ -13,7 +13,7 @@ from benchmarks.speed_cases import CASES, METHODS, JobCounts, job_counts, shorte
 from benchmarks.speed_child import answer
 from benchmarks.speed_job import Run, Spread, updating_epoch, whole_job
 from benchmarks.speed_tables import markdown, summary
-from benchmarks.train_speed import measure, rounded
+from benchmarks.train_speed import measure, rounded, write
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table
 from pals_core.feasibility import plan
@@ -212,6 +212,15 @@ def test_the_page_gives_targets_and_the_parts_of_each_loop() -> None:
     assert "| seconds of the whole job | ours pals | ours dense | reference pals | reference dense |" in page
     assert "| late decisions | 0.00 | 0.00 | 60.00 | 0.00 |" in page
     json.dumps(report)
+
+
+def test_what_was_measured_so_far_is_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "speed.json"
+    for number in (1, 2):
+        write({"runs": [0.1234567] * number}, path)
+
+    assert json.loads(path.read_text()) == {"runs": [0.123457, 0.123457]}
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_spread_reads_with_three_digits() -> None:
