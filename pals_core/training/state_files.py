@@ -147,7 +147,8 @@ def table_sha256(table: Table) -> str:
 
 def threads_of(path: Path) -> int:
     """Return the CPU threads a state was made with; raises as `StateFiles.resume` does."""
-    return _parse(header_text(path, STATE_KEY)).surroundings.threads
+    with open_tensors(path, STATE_KEY) as file:
+        return _parse(file.text).surroundings.threads
 
 
 def _parse(text: str) -> StateHeader:

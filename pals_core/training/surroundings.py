@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from pals_core.checkpoint.header import HeaderPart
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.spec import Precision, Spec
 from pals_core.training.forward import Arithmetic
 
