@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.seasonal_naive import seasonal_naive
 from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
@@ -55,12 +54,6 @@ def test_it_repeats_the_last_known_season_and_looks_beyond_a_models_input() -> N
     expected = np.stack([last_season(scaled, origin, 7, 10) for origin in range(80, 91)])
     naive = SeasonalNaive(windows.test, origins_of_test(windows).groups, 7).forecast(torch.arange(11))
     assert naive.numpy() == pytest.approx(expected, rel=1e-5)
-
-    errors = seasonal_naive(table, data)
-    actual = np.stack([scaled[origin : origin + 10] for origin in range(80, 91)])
-    assert (errors.period, errors.windows) == (7, 11)
-    assert errors.mse == pytest.approx(np.square(expected - actual).mean(), rel=1e-5)
-    assert errors.mae == pytest.approx(np.abs(expected - actual).mean(), rel=1e-5)
 
 
 def test_a_season_longer_than_the_training_part_gives_way_to_the_last_value() -> None:
