@@ -202,7 +202,8 @@ def test_a_damaged_checkpoint_is_told_without_a_trace(
     server: Server, best_checkpoint: Path, tmp_path: Path, problem: Problem
 ) -> None:
     damaged = tmp_path / "damaged"
-    damaged.write_bytes(best_checkpoint.read_bytes()[:-100])
+    contents = best_checkpoint.read_bytes()
+    damaged.write_bytes(contents[:-1] + bytes([contents[-1] ^ 1]))
     lease = server.claim(server.queue()["id"])
     checkpoint_id = server.checkpoint(lease, 1, damaged)
     problem(server.http.post(f"/v1/checkpoints/{checkpoint_id}/forecasts"), 500, "invalid_checkpoint")
