@@ -132,7 +132,7 @@ def scripted_client(script: Script) -> Iterator[Client]:
 
 
 COST = {
-    "layers": {"trend.weight": {"shape": [7, 14], "dtype": "float32", "active": 49, "flops_dense": 392}},
+    "layers": {"trend.weight": {"shape": [7, 14], "dtype": "float32", "active": 49, "flops_dense": 392, "bytes": 209}},
     "products": [{"module": "attention", "kind": "matrix", "flops": 8}],
 }
 
