@@ -55,7 +55,7 @@ def test_the_programs_work_as_printed(tmp_path: Path) -> None:
     assert dense[0] == dense[1]
     assert int(pals[0]) < int(pals[1])
     assert 2 * int(gmp[0]) == int(gmp[1])
-    assert forecasts.splitlines()[1] == "(26, 1)"
+    assert forecasts.splitlines()[1] == "(26, 5)"  # two intervals of a lower and an upper bound
     assert header.splitlines()[0].startswith("nstransformer ('co2',) W-SAT epoch ")
     assert "'/data/horizon'" in refused
 
