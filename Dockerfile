@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       *) echo "TORCH is cpu or cuda, not $TORCH" >&2; exit 1 ;; \
     esac && \
     pip install -c requirements.lock setuptools && \
-    pip install -c requirements.lock $index --no-build-isolation -e .
+    pip install -c requirements.lock $index --no-build-isolation -e '.[onnx,s3]'
 
 COPY . .
 RUN pip install --no-deps --no-build-isolation -e . && python -m compileall -q /app

@@ -11,28 +11,28 @@ UV := uv==0.13.8
 
 PYTHON_FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c $(LOCK)
-SIZE := about 300 MB
+SIZE := about 350 MB
 
 ifeq ($(shell uname -s),Linux)
 ifeq ($(PALS_TORCH),cpu)
-SIZE := about 400 MB (PyTorch without CUDA)
+SIZE := about 450 MB (PyTorch without CUDA)
 PIP_INSTALL += --extra-index-url https://download.pytorch.org/whl/cpu
 else
-SIZE := up to 3 GB (PyTorch with CUDA); PALS_TORCH=cpu makes it about 400 MB
+SIZE := up to 3 GB (PyTorch with CUDA); PALS_TORCH=cpu makes it about 450 MB
 endif
 endif
 
 # As the service trains: threads that wait give up their core.
 BENCHMARK = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m
 
-.PHONY: help demo serve test check acceptance accuracy speed decision-windows resume checkpoint fuzz-checkpoints lock clean
+.PHONY: help demo serve test check acceptance accuracy speed forecast-speed forecast-latency decision-windows resume chaos reaction queue event-rate checkpoint fuzz-checkpoints lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s  %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "ARGS='...'      further arguments for demo, serve and test"
 	@echo "PYTHON=...      the Python to build $(VENV) with: 3.11, 3.12 or 3.13"
-	@echo "PALS_TORCH=cpu  on Linux, PyTorch without CUDA: a download of 400 MB instead of 3 GB"
+	@echo "PALS_TORCH=cpu  on Linux, PyTorch without CUDA: a download of 450 MB instead of 3 GB"
 
 demo: $(VENV)/.runtime ## Train a sparse forecaster on example data and show what came out
 	$(BIN)/pals demo $(ARGS)
@@ -41,7 +41,7 @@ serve: $(VENV)/.runtime ## Serve the API and one worker on this machine
 	$(BIN)/pals serve $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests; they start their own PostgreSQL and Redis
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Check lint, formatting, types and who imports whom
 	$(BIN)/ruff check .
@@ -58,11 +58,29 @@ accuracy: $(VENV)/.dev ## Hours: test errors of dense, PALS and GraNet over a gr
 speed: $(VENV)/.dev ## Long: time the parts of a training against a plain PyTorch loop
 	$(BENCHMARK) benchmarks.train_speed $(SERIES) $(ARGS)
 
+forecast-speed: $(VENV)/.dev ## Long: time forecasts of sparse checkpoints against the dense network
+	$(BENCHMARK) benchmarks.forecast_speed $(SERIES) $(ARGS)
+
+forecast-latency: $(VENV)/.dev ## Minutes: what a caller waits for one forecast over HTTP with a loaded model
+	$(BIN)/python -m benchmarks.forecast_latency $(ARGS)
+
 decision-windows: $(VENV)/.dev ## Long: are decisions on a few validation windows those on all of them?
 	$(BENCHMARK) benchmarks.decision_windows $(SERIES) $(ARGS)
 
 resume: $(VENV)/.dev ## Minutes: kill and resume trainings, and compare them byte for byte with uninterrupted ones
 	$(BENCHMARK) benchmarks.resume $(ARGS)
+
+chaos: $(VENV)/.dev ## Long: hundreds of faults upon both stacks in use; no job may be lost, doubled or changed
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+reaction: $(VENV)/.dev ## Minutes: seconds from POST to training, to cancel, pause, drain, and to notice a killed worker
+	$(BIN)/python -m benchmarks.reaction $(ARGS)
+
+queue: $(VENV)/.dev ## Minutes: claims, lists and upkeep beside 10,000 queued jobs on PostgreSQL
+	$(BIN)/python -m benchmarks.queue $(ARGS)
+
+event-rate: $(VENV)/.dev ## Minutes: points a second into PostgreSQL, and what telling of each step costs
+	$(BIN)/python -m benchmarks.event_rate $(ARGS)
 
 checkpoint: $(VENV)/.dev ## Minutes: size of checkpoint files, time and memory to load them
 	$(BENCHMARK) benchmarks.checkpoint $(SERIES) $(ARGS)
@@ -110,10 +128,10 @@ $(VENV)/.python:
 $(VENV)/.runtime: $(VENV)/.python $(LOCK) pyproject.toml
 	@echo "Installing the versions in $(LOCK) into $(VENV). Still to download: $(SIZE)."
 	$(PIP_INSTALL) setuptools
-	$(PIP_INSTALL) --no-build-isolation -e .
+	$(PIP_INSTALL) --no-build-isolation -e '.[onnx]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	@echo "Installing what the tests and checks need. Still to download: about 120 MB."
+	@echo "Installing what the tests and checks need. Still to download: about 80 MB."
 	$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
 	@touch $@

@@ -10,12 +10,14 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.offload import OffloadCause, OffloadFailed, OffloadPool, OffloadRefused
+from api.offload import OffloadPool
+from api.offload_process import OffloadCause, OffloadFailed, OffloadRefused
 from api.schemas.bodies import storable_text
-from jobstore.artifacts import ArtifactFolder, get_artifact
+from jobstore.artifacts import get_artifact
 from jobstore.database import Database
 from jobstore.database import now as database_now
 from jobstore.datasets import finish_audit, renew_audits, take_stale_audits
+from jobstore.storage import BlobMissing, StorageFailed
 from jobstore.tables import Dataset
 from pals_core.errors import ErrorCode
 
@@ -27,11 +29,8 @@ _log = structlog.get_logger(__name__)
 class Audits:
     """The audits of this process, and a thread that renews them and takes over abandoned ones."""
 
-    def __init__(
-        self, database: Database, artifacts: ArtifactFolder, offload: OffloadPool, *, poll_seconds: float
-    ) -> None:
+    def __init__(self, database: Database, offload: OffloadPool, *, poll_seconds: float) -> None:
         self._database = database
-        self._artifacts = artifacts
         self._offload = offload
         self._poll_seconds = poll_seconds
         self._running: set[str] = set()
@@ -67,7 +66,7 @@ class Audits:
         with self._lock:
             self._running.add(dataset_id)
         try:
-            outcome = self._offload.audit(self._artifacts.path(artifact_key))
+            outcome = self._offload.audit(artifact_key)
         except OffloadFailed as error:
             outcome = Future()
             outcome.set_exception(error)
@@ -91,6 +90,12 @@ class Audits:
                 return
             message = f"the table could not be audited: {failed}"
             error = {"code": f"audit_{failed.cause}", "message": message, "errors": []}
+        except BlobMissing:
+            error = {"code": "audit_bytes_missing", "message": "the stored bytes are gone; upload again", "errors": []}
+        except StorageFailed as failed:
+            # Nobody renews it any more, so it is taken over, by this process or another, until the store answers.
+            _log.warning("audit_put_off", dataset_id=dataset_id, reason=str(failed))
+            return
         except CancelledError:
             return
         with self._database.write() as session:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -15,7 +13,9 @@ from starlette.responses import Response, StreamingResponse
 
 from api.problems import ApiProblem, ProblemCode, problem_response
 from api.ranges import ByteRange, RangeNotSatisfiable, names_entity, range_applies, requested_range
-from jobstore.artifacts import StorageFailed
+from jobstore.storage import ArtifactStore, BlobReader, StorageFailed
+from jobstore.tables import Artifact
+from pals_core.export.formats import ExportFormat
 
 CHUNK = 256 * 1024
 MEDIA_SUFFIXES = {
@@ -23,8 +23,13 @@ MEDIA_SUFFIXES = {
     "application/gzip": ".csv.gz",
     "application/vnd.apache.parquet": ".parquet",
 }
-CHECKPOINT_MEDIA_TYPE = "application/vnd.safetensors"
-CHECKPOINT_SUFFIX = ".pals.safetensors"
+SAFETENSORS = "application/vnd.safetensors"
+EXPORT_MEDIA_TYPES: Mapping[ExportFormat, str] = {
+    ExportFormat.PACKED: SAFETENSORS,
+    ExportFormat.DENSE: SAFETENSORS,
+    ExportFormat.ONNX: "application/octet-stream",
+    ExportFormat.CARD: "application/zip",
+}
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
 
 
@@ -41,12 +46,14 @@ def content_disposition(name: str) -> str:
     return header if plain == name else f"{header}; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def blob_response(request: Request, path: Path, *, sha256: str, media_type: str, name: str) -> Response:
-    """Answer GET for a whole blob or one range of it. Raises StorageFailed when its bytes are gone.
+def blob_response(
+    request: Request, artifacts: ArtifactStore, artifact: Artifact, *, media_type: str, name: str
+) -> Response:
+    """Answer GET for a whole published blob or one range of it. Raises StorageFailed when its bytes are gone.
 
-    The file is opened here, so that a deletion meanwhile does not tear the download.
+    It is opened here, so that a deletion meanwhile does not tear the download.
     """
-    etag = f'"{sha256}"'
+    etag, size = f'"{artifact.sha256}"', artifact.size or 0
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
@@ -55,17 +62,11 @@ def blob_response(request: Request, path: Path, *, sha256: str, media_type: str,
     }
     if names_entity(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={key: headers[key] for key in ("ETag", "Cache-Control")})
-    try:
-        file = path.open("rb")
-        size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise StorageFailed("the stored bytes cannot be read") from error
     part: ByteRange | None = None
     if range_applies(request.headers.get("if-range"), etag):
         try:
             part = requested_range(request.headers.get("range"), size)
         except RangeNotSatisfiable:
-            file.close()
             problem = ApiProblem(
                 ProblemCode.RANGE_NOT_SATISFIABLE,
                 f"The content has {size} bytes.",
@@ -78,16 +79,16 @@ def blob_response(request: Request, path: Path, *, sha256: str, media_type: str,
         status = 206
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     headers["Content-Length"] = str(part.stop - part.start)
-    return _FileStream(file, part, status, headers, media_type)
+    return _BlobStream(artifacts.open(artifact.key, part.start, part.stop), part, status, headers, media_type)
 
 
-class _FileStream(StreamingResponse):
-    """Sends a part of an open file and closes it, also when the client leaves."""
+class _BlobStream(StreamingResponse):
+    """Sends an open part of a blob and closes it, also when the client leaves."""
 
     def __init__(
-        self, file: IO[bytes], part: ByteRange, status_code: int, headers: dict[str, str], media_type: str
+        self, blob: BlobReader, part: ByteRange, status_code: int, headers: dict[str, str], media_type: str
     ) -> None:
-        self._file = file
+        self._blob = blob
         self._part = part
         super().__init__(self._chunks(), status_code, headers, media_type)
 
@@ -95,13 +96,12 @@ class _FileStream(StreamingResponse):
         try:
             await super().__call__(*connection)
         finally:
-            self._file.close()
+            self._blob.close()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        await anyio.to_thread.run_sync(self._file.seek, self._part.start)
         left = self._part.stop - self._part.start
         while left > 0:
-            data = await anyio.to_thread.run_sync(self._file.read, min(CHUNK, left))
+            data = await anyio.to_thread.run_sync(self._blob.read, min(CHUNK, left))
             if not data:
                 raise StorageFailed("the stored bytes end early")
             left -= len(data)

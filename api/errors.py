@@ -13,16 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api.offload import OffloadCause, OffloadFailed, OffloadRefused
+from api.offload_process import OffloadCause, OffloadFailed, OffloadRefused
+from api.offload_protocol import FILE_GONE
 from api.openapi import allowed_methods
 from api.pointers import body_item, parameter_item
 from api.problems import ApiProblem, ProblemCode, ProblemItem, problem_response
 from api.streaming import NothingToStream
-from jobstore.artifacts import StorageFailed
 from jobstore.control import NotPossible
-from jobstore.database import DatabaseUnavailable
+from jobstore.database import DatabaseUnavailable, has_no_room
 from jobstore.datasets import DatasetInUse
 from jobstore.jobs import JobNotFinal
+from jobstore.storage import StorageFailed
 from pals_core.errors import ErrorCode, InvalidSpec, PalsError, Problem
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _BY_ERROR_CODE: Mapping[str, ProblemCode] = {
     ErrorCode.INVALID_FORECAST_INPUT: ProblemCode.INVALID_FORECAST_INPUT,
     ErrorCode.OUT_OF_MEMORY: ProblemCode.FORECAST_TOO_LARGE,
     ErrorCode.DEVICE_UNAVAILABLE: ProblemCode.FORECAST_UNAVAILABLE,
+    FILE_GONE: ProblemCode.STORAGE_UNAVAILABLE,
 }
 _BY_OFFLOAD_CAUSE: Mapping[OffloadCause, ProblemCode] = {
     OffloadCause.OUT_OF_MEMORY: ProblemCode.FORECAST_TOO_LARGE,
@@ -108,6 +110,9 @@ def from_database(error: Exception) -> ApiProblem:
 
 
 def from_database_error(error: DBAPIError) -> ApiProblem:
+    if has_no_room(error):
+        _log.error("database_full")
+        return ApiProblem(ProblemCode.DATABASE_FULL, "The database's disk is full; nothing was changed.")
     if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated:
         return from_database(error)
     return from_unexpected(error)

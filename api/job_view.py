@@ -7,33 +7,42 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from api.schemas.jobs import JobBody, JobCurrent, JobError, JobProgress, JobQueue, JobUrls, Limits, ResumedFrom
-from jobstore.jobs import queue_positions
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.tables import Job
-from jobstore.workers import DeviceClass, alive
+from jobstore.turns import queue_positions
+from jobstore.waits import Pace, paces
+from jobstore.workers import DeviceClass
 
 
 def show_jobs(session: Session, jobs: Sequence[Job]) -> list[JobBody]:
     """The jobs, with what each queued one waits for; as many queries for one as for a page."""
-    queued = [job.id for job in jobs if job.status == JobStatus.QUEUED]
+    queued = {job.id for job in jobs if job.status == JobStatus.QUEUED}
     if not queued:
         return [_job_body(job, None) for job in jobs]
-    positions = queue_positions(session, queued)
-    served = {device for worker in alive(session) for device in worker.device_classes}
-    return [_job_body(job, _queue(job, positions.get(job.id, 0), served)) for job in jobs]
+    positions = queue_positions(session, [job for job in jobs if job.id in queued])
+    pace = paces(session, {DeviceClass(job.device_class) for job in jobs if job.id in queued})
+    return [
+        # One that was claimed since it was read is next in what was read.
+        _job_body(
+            job,
+            _queue(job, positions.get(job.id, 0), pace[DeviceClass(job.device_class)]) if job.id in queued else None,
+        )
+        for job in jobs
+    ]
 
 
 def show_job(session: Session, job: Job) -> JobBody:
     return show_jobs(session, [job])[0]
 
 
-def _queue(job: Job, jobs_ahead: int, served: set[str]) -> JobQueue | None:
-    if job.status != JobStatus.QUEUED:
-        return None
-    if job.device_class in served:
-        return JobQueue(jobs_ahead=jobs_ahead, waiting_for=None)
+def _queue(job: Job, jobs_ahead: int, pace: Pace) -> JobQueue:
+    if pace.slots:
+        wait = pace.wait(jobs_ahead)
+        seconds = None if wait is None else round(wait, 1)
+        return JobQueue(jobs_ahead=jobs_ahead, estimated_wait_seconds=seconds, waiting_for=None)
     what = "any device" if job.device_class == DeviceClass.AUTO else f"device {job.device_class!r}"
-    return JobQueue(jobs_ahead=jobs_ahead, waiting_for=f"a worker for {what}: none is alive")
+    waiting_for = f"a worker for {what}: none is alive"
+    return JobQueue(jobs_ahead=jobs_ahead, estimated_wait_seconds=None, waiting_for=waiting_for)
 
 
 def _job_body(job: Job, queue: JobQueue | None) -> JobBody:

@@ -1,147 +1,36 @@
-"""A small pool of child processes for audits and forecasts, limited in memory and time."""
+"""A small pool of child processes for audits, forecasts and variants, limited in memory and time."""
 
 from __future__ import annotations
 
-import json
-import os
-import selectors
-import subprocess
-import sys
 import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from enum import StrEnum
-from pathlib import Path
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-import api
-from api.offload_protocol import OUT_OF_MEMORY_EXIT, OffloadKind
+from api.offload_process import ChildLimits, OffloadCause, OffloadFailed, OffloadProcess
+from api.offload_protocol import OffloadKind
 from jobstore.settings import Settings
-from pals_core.errors import Problem
+from jobstore.storage import ArtifactStore
 
 _log = structlog.get_logger(__name__)
 
-# Nothing else of this process's environment reaches a child: no database address, no password.
-ALLOWED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TZDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-START_SECONDS = 120.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_WAITING_FORECASTS = 32
-# A child that grew beyond this is replaced after its request rather than kept.
 KEEP_BELOW_BYTES = 1536 * 1024 * 1024
+# So many keys are remembered with the child that holds what they name.
+MAX_OWNED = 10_000
 
 
-class OffloadCause(StrEnum):
-    OUT_OF_MEMORY = "out_of_memory"
-    TIMEOUT = "timeout"
-    CRASHED = "crashed"
-    BUSY = "busy"
-    CLOSED = "closed"
-
-
-class OffloadFailed(Exception):
-    """The child gave no answer; `cause` says why."""
-
-    def __init__(self, cause: OffloadCause, message: str) -> None:
-        super().__init__(message)
-        self.cause = cause
-
-
-class OffloadRefused(Exception):
-    """The child found the request wrong; as the `PalsError` it raised."""
-
-    def __init__(self, code: str, message: str, problems: tuple[Problem, ...]) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.problems = problems
-
-
-class _Child:
-    """One child process, which answers one request at a time."""
-
-    def __init__(self, kind: OffloadKind, memory_bytes: int) -> None:
-        environment = {name: os.environ[name] for name in ALLOWED_VARIABLES if name in os.environ}
-        # The packages are found where this process found them, whatever the working directory.
-        environment["PYTHONPATH"] = str(Path(api.__path__[0]).resolve().parent)
-        if kind is OffloadKind.AUDIT:
-            # Each thread reserves address space, which an audit's memory limit counts.
-            environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-        self._memory_bytes = memory_bytes
-        self._buffer = b""
-        self._process = subprocess.Popen(  # noqa: S603 (a fixed program; the arguments are an enum and a number)
-            [sys.executable, "-P", "-m", "api.offload_child", kind, str(memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env=environment,
-            start_new_session=True,
-        )
-        self.resident_bytes = 0
-        self._started = False
-
-    def ask(self, arguments: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises OffloadFailed and OffloadRefused."""
-        if not self._started:
-            self._receive(START_SECONDS)
-            self._started = True
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(arguments).encode() + b"\n")
-        except OSError:
-            raise self._died() from None
-        reply = self._receive(seconds)
-        self.resident_bytes = reply["resident_bytes"]
-        if "error" in reply:
-            error = reply["error"]
-            raise OffloadRefused(error["code"], error["message"], tuple(Problem(**item) for item in error["problems"]))
-        result: dict[str, Any] = reply["result"]
-        return result
-
-    def _receive(self, seconds: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    raise OffloadFailed(OffloadCause.TIMEOUT, f"it took longer than the {seconds:g} s allowed")
-                data = os.read(self._process.stdout.fileno(), 1024 * 1024)
-                if not data:
-                    raise self._died()
-                self._buffer += data
-                if len(self._buffer) > MAX_ANSWER_BYTES:
-                    raise OffloadFailed(OffloadCause.OUT_OF_MEMORY, f"the answer exceeds {MAX_ANSWER_BYTES} bytes")
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
-
-    def _died(self) -> OffloadFailed:
-        status = self._process.wait()
-        if status == OUT_OF_MEMORY_EXIT:
-            text = f"it needs more than the {self._memory_bytes // 1024**2} MiB of memory allowed"
-            return OffloadFailed(OffloadCause.OUT_OF_MEMORY, text)
-        return OffloadFailed(OffloadCause.CRASHED, f"its process ended unexpectedly (exit status {status})")
-
-    def kill(self) -> None:
-        """End the process; whoever waits for its answer learns that it died."""
-        self._process.kill()
-
-    def stop(self) -> None:
-        """End the process, which nobody waits for, and free its pipes."""
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-        self._process.wait()
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
+@dataclass
+class _Request:
+    arguments: dict[str, Any]
+    blobs: Mapping[str, str]
+    key: str | None
+    answer: Future[dict[str, Any]] = field(default_factory=Future)
 
 
 def _closed() -> OffloadFailed:
@@ -149,40 +38,104 @@ def _closed() -> OffloadFailed:
 
 
 class _Lane:
-    """The children of one kind, started when needed and kept warm."""
+    """The children of one kind, each with a thread that asks it; started when needed and kept warm.
 
-    def __init__(self, kind: OffloadKind, children: int, memory_bytes: int, seconds: float) -> None:
+    A request goes to whichever child is free first. One with a key goes to the child that was asked with this key
+    before, so that what it keeps of that is loaded once, however many ask at the same time.
+    """
+
+    def __init__(self, kind: OffloadKind, children: int, limits: ChildLimits, artifacts: ArtifactStore) -> None:
         self._kind = kind
-        self._memory_bytes = memory_bytes
-        self._seconds = seconds
-        self._threads = ThreadPoolExecutor(children, thread_name_prefix=f"offload-{kind}")
-        self._lock = threading.Lock()
-        self._idle: list[_Child] = []
-        self._busy: set[_Child] = set()
+        self._artifacts = artifacts
+        self._limits = limits
+        self._changed = threading.Condition()
+        self._waiting: deque[_Request] = deque()
+        self._owners: OrderedDict[str, int] = OrderedDict()
+        self._children: list[OffloadProcess | None] = [None] * children
         self._closed = False
-        self.waiting = 0
+        self._threads = [
+            threading.Thread(target=self._serve, args=(place,), name=f"offload-{kind}-{place}", daemon=True)
+            for place in range(children)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def submit(self, arguments: dict[str, Any]) -> Future[dict[str, Any]]:
-        with self._lock:
+    @property
+    def waiting(self) -> int:
+        """Requests that no child has been asked yet."""
+        return len(self._waiting)
+
+    def submit(
+        self, arguments: dict[str, Any], blobs: Mapping[str, str], key: str | None = None
+    ) -> Future[dict[str, Any]]:
+        """Ask a child; `blobs` are keys of stored bytes, each of which becomes an argument with the path of a file."""
+        request = _Request(arguments, blobs, key)
+        with self._changed:
             if self._closed:
                 raise _closed()
-            self.waiting += 1
-            return self._threads.submit(self._ask, arguments)
+            self._waiting.append(request)
+            self._changed.notify_all()
+        return request.answer
 
-    def _ask(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        child, is_fresh = self._take()
-        try:
-            return self._ask_child(child, arguments)
-        except OffloadFailed as error:
-            # A kept child may have died of something else than this request: a fresh one decides.
-            if is_fresh or error.cause is not OffloadCause.CRASHED:
-                raise
-        return self._ask_child(self._start(), arguments)
+    def _serve(self, place: int) -> None:
+        """Ask the child of this place for whoever waits, until the lane is closed."""
+        while (request := self._next(place)) is not None:
+            if not request.answer.set_running_or_notify_cancel():
+                continue
+            try:
+                answer = self._ask_with_files(place, request)
+            except Exception as error:
+                request.answer.set_exception(error)
+            else:
+                request.answer.set_result(answer)
 
-    def _ask_child(self, child: _Child, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _next(self, place: int) -> _Request | None:
+        with self._changed:
+            while not self._closed:
+                for request in self._waiting:
+                    if request.key is None or self._owners.get(request.key, place) == place:
+                        self._waiting.remove(request)
+                        self._own(place, request.key)
+                        return request
+                self._changed.wait()
+        return None
+
+    def _own(self, place: int, key: str | None) -> None:
+        if key is None:
+            return
+        self._owners[key] = place
+        self._owners.move_to_end(key)
+        if len(self._owners) > MAX_OWNED:
+            self._owners.popitem(last=False)
+
+    def _ask_with_files(self, place: int, request: _Request) -> dict[str, Any]:
+        # Fetched by the thread that asks: no more files are in use at once than there are children.
+        with ExitStack() as held:
+            files = {
+                name: str(held.enter_context(self._artifacts.local(key, beat=self._check_open)))
+                for name, key in request.blobs.items()
+            }
+            return self._ask(place, request.arguments | files)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closed()
+
+    def _ask(self, place: int, arguments: dict[str, Any]) -> dict[str, Any]:
+        kept = self._children[place]
+        if kept is not None and kept.alive:
+            try:
+                return self._ask_child(place, kept, arguments)
+            except OffloadFailed as error:
+                # A kept child may have died of something else, or been full of earlier work: a fresh one decides.
+                if error.cause not in (OffloadCause.CRASHED, OffloadCause.OUT_OF_MEMORY):
+                    raise
+        return self._ask_child(place, self._start(place), arguments)
+
+    def _ask_child(self, place: int, child: OffloadProcess, arguments: dict[str, Any]) -> dict[str, Any]:
         keep = True
         try:
-            return child.ask(arguments, self._seconds)
+            return child.ask(arguments)
         except OffloadFailed as error:
             keep = False
             if self._closed:
@@ -190,69 +143,88 @@ class _Lane:
             _log.warning("offload_failed", kind=self._kind, cause=error.cause, reason=str(error))
             raise
         finally:
-            self._give_back(child, keep=keep and child.resident_bytes < KEEP_BELOW_BYTES)
+            if not keep or child.resident_bytes >= self._limits.keep_below_bytes:
+                self._drop(place)
 
-    def _take(self) -> tuple[_Child, bool]:
-        """A kept child, or a fresh one and True."""
-        with self._lock:
-            self.waiting -= 1
-            while self._idle and not self._closed:
-                child = self._idle.pop()
-                if child.alive:
-                    self._busy.add(child)
-                    return child, False
-                child.stop()
-        return self._start(), True
-
-    def _start(self) -> _Child:
-        with self._lock:
+    def _start(self, place: int) -> OffloadProcess:
+        self._drop(place)
+        with self._changed:
             if self._closed:
                 raise _closed()
-            child = _Child(self._kind, self._memory_bytes)
-            self._busy.add(child)
+            child = self._children[place] = OffloadProcess(self._kind, self._limits)
             return child
 
-    def _give_back(self, child: _Child, *, keep: bool) -> None:
-        with self._lock:
-            self._busy.discard(child)
-            if keep and not self._closed:
-                self._idle.append(child)
+    def _drop(self, place: int) -> None:
+        """End the child of a place; what it kept may be loaded elsewhere from now on."""
+        with self._changed:
+            child, self._children[place] = self._children[place], None
+            if child is None:
                 return
+            for key in [key for key, owner in self._owners.items() if owner == place]:
+                del self._owners[key]
+            self._changed.notify_all()
         child.stop()
 
     def close(self) -> None:
-        with self._lock:
+        with self._changed:
             self._closed = True
-            idle, self._idle = self._idle, []
-            for child in self._busy:
-                child.kill()
-        for child in idle:
-            child.stop()
-        self._threads.shutdown(cancel_futures=True)
+            waiting = [*self._waiting]
+            self._waiting.clear()
+            for child in self._children:
+                if child is not None:
+                    child.kill()
+            self._changed.notify_all()
+        for request in waiting:
+            if request.answer.set_running_or_notify_cancel():
+                request.answer.set_exception(_closed())
+        for place, thread in enumerate(self._threads):
+            thread.join()
+            self._drop(place)
 
 
 class OffloadPool:
-    """Audits and forecasts, each with children of their own, so that neither waits for the other."""
+    """Audits, forecasts and variants, each with children of their own, so that none waits for another kind."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, artifacts: ArtifactStore) -> None:
         audits = max(1, settings.offload_processes // 2)
         forecasts = max(1, settings.offload_processes - audits)
-        self._audits = _Lane(OffloadKind.AUDIT, audits, settings.audit_memory_bytes, settings.audit_seconds)
-        self._forecasts = _Lane(
-            OffloadKind.FORECAST, forecasts, settings.forecast_memory_bytes, settings.forecast_seconds
+        # At least half of the memory is left to the forecasts themselves.
+        cache_bytes = min(settings.model_cache_bytes // forecasts, settings.forecast_memory_bytes // 2)
+        auditing = ChildLimits(settings.audit_seconds, settings.audit_memory_bytes, keep_below_bytes=KEEP_BELOW_BYTES)
+        forecasting = ChildLimits(
+            settings.forecast_seconds,
+            settings.forecast_memory_bytes,
+            cache_bytes,
+            keep_below_bytes=KEEP_BELOW_BYTES + cache_bytes,
         )
+        # Rarely asked for and long at work: a child is not kept for the next one.
+        making = ChildLimits(settings.variant_seconds, settings.variant_memory_bytes)
+        self._audits = _Lane(OffloadKind.AUDIT, audits, auditing, artifacts)
+        self._forecasts = _Lane(OffloadKind.FORECAST, forecasts, forecasting, artifacts)
+        self._variants = _Lane(OffloadKind.VARIANT, 1, making, artifacts)
 
-    def audit(self, path: Path) -> Future[dict[str, Any]]:
-        """Audit a stored table; the result is a `TableProfile` as JSON."""
-        return self._audits.submit({"path": str(path)})
+    def audit(self, key: str) -> Future[dict[str, Any]]:
+        """Audit the table stored under `key`; the result is a `TableProfile` as JSON, or StorageFailed."""
+        return self._audits.submit({}, {"path": key})
 
-    def forecast(self, arguments: dict[str, Any]) -> Future[dict[str, Any]]:
-        """Forecast with a stored checkpoint. Raises OffloadFailed when too many wait already."""
+    def forecast(self, arguments: dict[str, Any], blobs: Mapping[str, str]) -> Future[dict[str, Any]]:
+        """Forecast with what is stored: `blobs` has the key of a `checkpoint`, and of a `table` if one is used.
+
+        One child alone loads the checkpoint, and keeps it. Raises OffloadFailed when too many wait already; the result
+        may be StorageFailed.
+        """
         if self._forecasts.waiting >= MAX_WAITING_FORECASTS:
             raise OffloadFailed(OffloadCause.BUSY, f"{MAX_WAITING_FORECASTS} forecasts wait already; try again soon")
-        return self._forecasts.submit(arguments)
+        return self._forecasts.submit(arguments, blobs, key=blobs["checkpoint"])
+
+    def variant(self, arguments: dict[str, Any], blobs: Mapping[str, str]) -> Future[dict[str, Any]]:
+        """Write a stored checkpoint in another format; the arguments, and keys of files, are those of `write_variant`.
+
+        The result may be StorageFailed.
+        """
+        return self._variants.submit(arguments, blobs)
 
     def close(self) -> None:
         """Stop every child; requests that still wait fail as closed."""
-        self._audits.close()
-        self._forecasts.close()
+        for lane in (self._audits, self._forecasts, self._variants):
+            lane.close()

@@ -1,8 +1,8 @@
 """A child process that does what the API process must not: reads untrusted tables, runs networks.
 
-Run as a program: `python -m api.offload_child KIND MEMORY_BYTES`. It reads requests as JSON lines from
-standard input, answers as JSON lines on standard output, knows the functions in `KINDS` and no
-others, and ends when its input closes, so it dies with its parent.
+Run as a program: `python -m api.offload_child KIND MEMORY_BYTES CACHE_BYTES`. It reads requests as JSON lines
+from standard input, answers as JSON lines on standard output, knows the functions in `KINDS` and no others, and ends
+when its input closes, so it dies with its parent. CACHE_BYTES is how much of its memory loaded forecasters may keep.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.offload_protocol import OUT_OF_MEMORY_EXIT, OffloadKind
+from api.offload_protocol import FILE_GONE, OUT_OF_MEMORY_EXIT, OffloadKind
 from pals_core.errors import PalsError
 
 Function = Callable[[dict[str, Any]], dict[str, Any]]
 MEMORY_POLL_SECONDS = 0.05
 
 
-def _audit() -> Function:
+def _audit(_cache_bytes: int) -> Function:
     from pals_core.data.audit import audit_table
 
     def audit(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -35,8 +35,11 @@ def _audit() -> Function:
     return audit
 
 
-def _forecast() -> Function:
+def _forecast(cache_bytes: int) -> Function:
+    from pals_core.forecast.cache import ForecasterCache
     from pals_core.forecast.plain import forecast_json
+
+    forecasters = ForecasterCache(cache_bytes)
 
     def forecast(arguments: dict[str, Any]) -> dict[str, Any]:
         table = arguments.get("table")
@@ -48,12 +51,38 @@ def _forecast() -> Function:
             series=arguments.get("series"),
             horizon=arguments.get("horizon"),
             levels=arguments.get("levels"),
+            load=forecasters.load,
         )
 
     return forecast
 
 
-KINDS: Mapping[str, Callable[[], Function]] = {OffloadKind.AUDIT: _audit, OffloadKind.FORECAST: _forecast}
+def _variant(_cache_bytes: int) -> Function:
+    from pals_core.checkpoint.header import StoredPrecision
+    from pals_core.export.formats import ExportFormat
+    from pals_core.export.variant import write_variant
+
+    def variant(arguments: dict[str, Any]) -> dict[str, Any]:
+        series, evaluation = arguments.get("series"), arguments.get("evaluation")
+        mse_change = write_variant(
+            Path(arguments["checkpoint"]),
+            Path(arguments["output"]),
+            ExportFormat(arguments["format"]),
+            StoredPrecision(arguments["precision"]),
+            name=arguments["name"],
+            series=None if series is None else Path(series),
+            evaluation=None if evaluation is None else Path(evaluation),
+        )
+        return {"mse_change": mse_change}
+
+    return variant
+
+
+KINDS: Mapping[str, Callable[[int], Function]] = {
+    OffloadKind.AUDIT: _audit,
+    OffloadKind.FORECAST: _forecast,
+    OffloadKind.VARIANT: _variant,
+}
 
 
 def answer(function: Function, line: bytes) -> dict[str, Any]:
@@ -66,6 +95,8 @@ def answer(function: Function, line: bytes) -> dict[str, Any]:
             for item in error.problems
         ]
         return {"error": {"code": error.code, "message": error.message, "problems": problems}}
+    except FileNotFoundError:
+        return {"error": {"code": FILE_GONE, "message": "the stored bytes are gone", "problems": []}}
 
 
 def resident_bytes() -> int:
@@ -106,7 +137,7 @@ def _lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
-def main(kind: str, memory_bytes: int) -> None:
+def main(kind: str, memory_bytes: int, cache_bytes: int) -> None:
     # Whatever a library prints must not land among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -121,7 +152,7 @@ def main(kind: str, memory_bytes: int) -> None:
         answers.flush()
 
     try:
-        function = KINDS[kind]()
+        function = KINDS[kind](cache_bytes)
         send({"ready": True})
         while True:
             reply = answer(function, requests.get())
@@ -135,4 +166,4 @@ def main(kind: str, memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 OUT_OF_MEMORY_EXIT = 77
+# The code of a refusal: a stored file that the request names is not there.
+FILE_GONE = "file_gone"
 
 
 class OffloadKind(StrEnum):
@@ -12,3 +14,4 @@ class OffloadKind(StrEnum):
 
     AUDIT = "audit"
     FORECAST = "forecast"
+    VARIANT = "variant"

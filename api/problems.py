@@ -42,14 +42,18 @@ class ProblemCode(StrEnum):
     INVALID_DATASET = "invalid_dataset"
     INVALID_FORECAST_INPUT = "invalid_forecast_input"
     FORECAST_TOO_LARGE = "forecast_too_large"
+    VARIANT_FAILED = "variant_failed"
+    VARIANT_TOO_LARGE = "variant_too_large"
     TOO_MANY_JOBS = "too_many_jobs"
     INVALID_CHECKPOINT = "invalid_checkpoint"
     INTERNAL = "internal"
     DATABASE_UNAVAILABLE = "database_unavailable"
     STORAGE_UNAVAILABLE = "storage_unavailable"
     FORECAST_UNAVAILABLE = "forecast_unavailable"
+    VARIANT_UNAVAILABLE = "variant_unavailable"
     NOT_READY = "not_ready"
     STORAGE_FULL = "storage_full"
+    DATABASE_FULL = "database_full"
 
 
 _C = ProblemCode
@@ -77,14 +81,18 @@ STATUS_AND_TITLE: Mapping[ProblemCode, tuple[int, str]] = {
     _C.INVALID_DATASET: (422, "The dataset cannot be trained on"),
     _C.INVALID_FORECAST_INPUT: (422, "The forecast input does not fit the model"),
     _C.FORECAST_TOO_LARGE: (422, "The forecast needs more than is allowed"),
+    _C.VARIANT_FAILED: (422, "The checkpoint cannot be written like that"),
+    _C.VARIANT_TOO_LARGE: (422, "The variant needs more than is allowed"),
     _C.TOO_MANY_JOBS: (429, "Too many unfinished jobs"),
     _C.INVALID_CHECKPOINT: (500, "The stored checkpoint cannot be used"),
     _C.INTERNAL: (500, "Internal error"),
     _C.DATABASE_UNAVAILABLE: (503, "The database does not answer"),
     _C.STORAGE_UNAVAILABLE: (503, "The artifact store does not answer"),
     _C.FORECAST_UNAVAILABLE: (503, "Forecasting is unavailable for the moment"),
+    _C.VARIANT_UNAVAILABLE: (503, "The variant cannot be made for the moment"),
     _C.NOT_READY: (503, "Not ready"),
     _C.STORAGE_FULL: (507, "The artifact store could not keep the upload"),
+    _C.DATABASE_FULL: (507, "The database has no room"),
 }
 RETRY_AFTER_SECONDS = "5"
 

@@ -11,10 +11,11 @@ from fastapi import Depends, Request
 from api.audits import Audits
 from api.offload import OffloadPool
 from api.streaming import EventTailer
-from jobstore.artifacts import ArtifactFolder
+from api.variants import Variants
 from jobstore.database import Database, open_database
 from jobstore.schema import require_current
 from jobstore.settings import Settings
+from jobstore.storage import ArtifactStore, open_artifacts
 from jobstore.upkeep import Upkeep
 from jobstore.wakeups import Bell
 from jobstore.workers import DeviceClass
@@ -26,11 +27,12 @@ class Services:
 
     settings: Settings
     database: Database
-    artifacts: ArtifactFolder
+    artifacts: ArtifactStore
     bell: Bell
     upkeep: Upkeep
     offload: OffloadPool
     audits: Audits
+    variants: Variants
     tailer: EventTailer
     _ringing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="bell"))
 
@@ -42,8 +44,10 @@ class Services:
         self.upkeep.stop()
         self.audits.close()
         self.offload.close()
+        self.variants.close()
         self._ringing.shutdown(cancel_futures=True)
         self.bell.close()
+        self.artifacts.close()
         self.database.close()
 
 
@@ -51,9 +55,9 @@ def open_services(settings: Settings) -> Services:
     """Open everything. Raises SchemaOutdated when the database needs migrating first."""
     database = open_database(settings)
     require_current(database)
-    artifacts = ArtifactFolder(settings.resolved_artifacts_url)
+    artifacts = open_artifacts(settings)
     bell = Bell(settings)
-    offload = OffloadPool(settings)
+    offload = OffloadPool(settings, artifacts)
     services = Services(
         settings=settings,
         database=database,
@@ -61,7 +65,8 @@ def open_services(settings: Settings) -> Services:
         bell=bell,
         upkeep=Upkeep(database, artifacts, bell, settings),
         offload=offload,
-        audits=Audits(database, artifacts, offload, poll_seconds=settings.upkeep_seconds),
+        audits=Audits(database, offload, poll_seconds=settings.upkeep_seconds),
+        variants=Variants(database, artifacts, offload, settings.scratch_dir),
         tailer=EventTailer(database),
     )
     services.upkeep.start()

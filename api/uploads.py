@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from anyio import CancelScope
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 
@@ -13,8 +15,9 @@ from api.multipart import FormReader
 from api.problems import ApiProblem, ProblemCode, ProblemItem
 from api.schemas.bodies import storable_text
 from api.services import Services
-from jobstore.artifacts import BlobWriter, StorageFailed, StoredBlob, mark_deleting, new_artifact
+from jobstore.artifacts import mark_deleting, new_artifact
 from jobstore.database import Database
+from jobstore.storage import ArtifactStore, BlobWriter, StorageFailed, StoredBlob
 from jobstore.tables import DEFAULT_TENANT
 
 WRITE_BYTES = 1024 * 1024
@@ -82,8 +85,7 @@ async def receive_upload(request: Request, services: Services, name: str | None)
         raise _too_large(limit)
     artifact_id, key = await run_sync(_pending, services.database)
     try:
-        # Leaving the block removes what was written unless it was committed; also when this task is cancelled.
-        with await run_sync(services.artifacts.writer, key) as writer:
+        async with _writing(services.artifacts, key) as writer:
             first = await _store(_file_bytes(request, form, limit), writer)
             if form is not None:
                 form.finish()
@@ -129,6 +131,17 @@ async def _file_bytes(request: Request, form: FormReader | None, limit: int) -> 
         if size > limit or received > limit + FORM_OVERHEAD_BYTES:
             raise _too_large(limit)
         yield data
+
+
+@asynccontextmanager
+async def _writing(artifacts: ArtifactStore, key: str) -> AsyncIterator[BlobWriter]:
+    """A writer whose bytes are removed unless they were committed, also when this task is cancelled."""
+    writer = await run_sync(artifacts.writer, key)
+    try:
+        yield writer
+    finally:
+        with CancelScope(shield=True):
+            await run_sync(writer.abort)
 
 
 async def _store(pieces: AsyncIterator[bytes], writer: BlobWriter) -> bytes:

@@ -52,7 +52,7 @@ def measured_on_all_as_well(losses: list[float]) -> Iterator[None]:
             losses.append(mean_squared_error(forward, windows, all_windows(windows, indices.device)))
         return mean_squared_error(forward, windows, indices)
 
-    with patch("pals_core.training.trainer.mean_squared_error", watched):
+    with patch("pals_core.training.loop.mean_squared_error", watched):
         yield
 
 

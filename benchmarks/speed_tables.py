@@ -68,10 +68,12 @@ def markdown(report: Mapping[str, Any]) -> str:
         "# Speed of training",
         f"{report['date']}, {report['commit']}: {machine['processor']} ({', '.join(machine['vector_units'])}), "
         f"{machine['cores']} cores, GPU {machine['gpu'] or 'none'}, torch {machine['torch']}, Python "
-        f"{machine['python']}, on {report['device']}, recipe {report['training']}. {report['rounds']} rounds of "
+        f"{machine['python']}, on {report['device']}, recipe {report['training']}. Runs have "
         f"{report['steps']} steps; a figure is the median of the rounds, with the lowest and the highest in brackets.",
     ]
     for name, case in report["cases"].items():
+        if "summary" not in case:
+            continue  # not one round of it is done
         parts += [f"## {name}", _introduction(case), _ratios(case), _parts(case), _memory(case)]
     return "\n\n".join(parts) + "\n"
 
@@ -84,6 +86,7 @@ def _runs(case: Case, loop: str, method: str) -> list[Mapping[str, Any]]:
 def _introduction(case: Case) -> str:
     spec, job = case["spec"], case["job"]
     floor = _runs(case, "floor", "dense")[-1]
+    rounds = len(_runs(case, "ours", "dense"))
     rate = Spread.of([run["gflops_per_second"] for run in _runs(case, "floor", "dense")])
     sizes = "".join(f" {key} {spec['model'][key]}," for key in ("d_model", "d_ff") if key in spec["model"])
     return (
@@ -91,7 +94,8 @@ def _introduction(case: Case) -> str:
         f"{spec['data']['horizon']}, batch {spec['training']['batch_size']}, Δt = {spec['method']['update_interval']}. "
         f"The whole job has {job['steps']} steps, {job['epochs']} epochs and {job['updates']} updates; its seconds are "
         f"computed from the runs: the median of each part times how often the job has it. A step's products are "
-        f"{floor['flops_per_step'] / 1e9:.3g} GFLOP; a large fp32 matrix product runs at {rate} GFLOP/s here."
+        f"{floor['flops_per_step'] / 1e9:.3g} GFLOP; a large fp32 matrix product runs at {rate} GFLOP/s here. "
+        f"{rounds} round{'s' * (rounds > 1)}."
     )
 
 

@@ -71,7 +71,6 @@ def main() -> None:
     training = {"seed": arguments.seed} | {name: value for name, value in chosen.items() if value is not None}
     report = provenance() | {
         "steps": arguments.steps,
-        "rounds": arguments.rounds,
         "device": arguments.device,
         "training": training,
         "cases": {},
@@ -108,12 +107,11 @@ def main() -> None:
                     report["cases"][name]["runs"].append(run)
                     write(report, arguments.output)
                     bars.advance(bar)
-    for content in report["cases"].values():
-        content["summary"] = summary(content)
-    write(report, arguments.output)
-    page = markdown(report)
-    arguments.output.with_suffix(".md").write_text(page)
-    print(page)
+                # After each round, so that a run that is cut short has its tables.
+                report["cases"][name]["summary"] = summary(report["cases"][name])
+                write(report, arguments.output)
+                arguments.output.with_suffix(".md").write_text(markdown(report))
+    print(markdown(report))
 
 
 def write(report: dict[str, Any], path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import signal
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,12 +16,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cli.example_series import COLUMN, SERIES_PATH, Series, forecast_series, measured
 from cli.throwaway_service import ServiceFailed, throwaway_service, wait_until_ready
 from cli.training_view import TrainingView
-from pals_client import Checkpoint, Client, ClientError, Dataset, Evaluation, Event, Forecast, Job, MetricSeries
+from pals_client import Checkpoint, Client, ClientError, Dataset, Evaluation, Event, Job, MetricSeries
 
-SERIES = Path(__file__).resolve().parent.parent / "examples" / "mauna_loa_co2.csv"
-COLUMN = "co2"
 HORIZON = 52
 INPUT_LEN = 104
 # Sizes and rates were chosen by the validation loss; the test part only measures.
@@ -38,14 +35,6 @@ INTERRUPTED = 130
 
 class DemoFailed(Exception):
     """The training did not succeed; says why."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """A series in its own units."""
-
-    times: list[datetime]
-    values: list[float]
 
 
 @dataclass(frozen=True)
@@ -87,7 +76,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _demonstrate(console: Console, output_dir: Path) -> None:
     began = time.monotonic()
-    history = read_series(SERIES)
+    history = measured()
     output_dir.mkdir(parents=True, exist_ok=True)
     console.print("[bold]A sparse forecaster of the CO2 over Mauna Loa[/bold]\n")
     console.print("Starting the service: API, SQLite and one worker in a temporary folder")
@@ -101,8 +90,8 @@ def _demonstrate(console: Console, output_dir: Path) -> None:
 
 def _train(console: Console, client: Client, history: Series, output_dir: Path) -> Demonstrated:
     """Upload, train, download, forecast."""
-    console.print(f"Uploading {SERIES.name}")
-    dataset = client.upload_dataset(SERIES)
+    console.print(f"Uploading {SERIES_PATH.name}")
+    dataset = client.upload_dataset(SERIES_PATH)
     console.print(f"  {_described(dataset)}")
 
     method, model = SPEC["method"], SPEC["model"]
@@ -143,26 +132,10 @@ def _train(console: Console, client: Client, history: Series, output_dir: Path) 
         file=file,
         metrics=client.metrics(job["id"], max_points=5000),
         updates=updates,
-        forecast=_series(client.forecast(best["id"])),
-        hindcast=_series(past),
+        forecast=forecast_series(client.forecast(best["id"])),
+        hindcast=forecast_series(past),
         evaluation=client.evaluation(job["id"]),
     )
-
-
-def read_series(path: Path) -> Series:
-    """The measured weeks of the example file."""
-    with path.open(newline="") as file:
-        rows = [(row["date"], row[COLUMN]) for row in csv.DictReader(file) if row[COLUMN]]
-    return Series([datetime.fromisoformat(day) for day, _ in rows], [float(value) for _, value in rows])
-
-
-def _series(forecast: Forecast) -> Series:
-    steps = [
-        (datetime.fromisoformat(moment), value)
-        for moment, value in zip(forecast["timestamps"], forecast["values"][COLUMN], strict=True)
-        if value is not None
-    ]
-    return Series([moment for moment, _ in steps], [value for _, value in steps])
 
 
 def _described(dataset: Dataset) -> str:

@@ -57,6 +57,17 @@ def worker(
 
 
 @app.command()
+def workers() -> None:
+    """List the living workers, their slots and what each is training."""
+    from rich.console import Console
+
+    from cli.workers import show
+    from jobstore.settings import Settings
+
+    show(Settings(), Console())
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database's schema to this version."""
     from jobstore.database import open_database

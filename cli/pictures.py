@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from pals_core.figures import ACCENT, GRID, INK, MUTED, SECOND, THIRD, add_legend, add_title, days, new_figure
 
 if TYPE_CHECKING:
-    from cli.demo import Series
+    from cli.example_series import Series
     from pals_client import Event, MetricSeries
 
 HISTORY_WEEKS = 156

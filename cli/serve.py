@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,9 +64,13 @@ class WorkerProcess:
         )
 
     def _watch(self) -> None:
-        pause, longest = RESTART_SECONDS
+        shortest, longest = RESTART_SECONDS
+        pause = shortest
         while True:
+            began = time.monotonic()
             code = self._process.wait()
+            if time.monotonic() - began > longest:
+                pause = shortest  # it worked for a while
             if self._stopping.wait(pause):
                 return
             _log.error("the worker ended with status %d; starting another", code)

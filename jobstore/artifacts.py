@@ -1,193 +1,27 @@
-"""Blobs: a row that says what is stored, and the bytes in a store reached through fsspec.
+"""Blobs: a row that says what is stored; the bytes are in a store (`jobstore/storage`).
 
-The way of a blob: its row is committed as `pending`; the bytes go to a temporary name, are synced
-and renamed; the row is published in the transaction that makes its owner refer to it. Whatever dies
-on that way leaves a pending row, which `sweepable` finds later.
+The way of a blob: its row is committed as `pending`; the bytes go to the store, where they appear whole or not at
+all; the row is published in the transaction that makes its owner refer to it. Whatever dies on that way leaves a
+pending row, which `sweepable` finds later.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime, timedelta
-from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
-import fsspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, exists, select, update
 
 from jobstore.database import now as database_now
 from jobstore.ids import Prefix, new_id
-from jobstore.tables import Artifact, Checkpoint, Dataset, State
+from jobstore.storage import StorageFailed, StoredBlob
+from jobstore.tables import Artifact, Checkpoint, Dataset, State, Variant
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-CHUNK = 1024 * 1024
 PENDING, PUBLISHED, DELETING = "pending", "published", "deleting"
-
-
-class StorageFailed(Exception):
-    """The artifact store could not keep or give the bytes; says why, without paths of the host."""
-
-
-class BlobMissing(StorageFailed):
-    """The store is there, the bytes are not."""
-
-
-@dataclass(frozen=True)
-class StoredBlob:
-    """What is known of bytes once they are whole."""
-
-    sha256: str
-    size: int
-
-
-class BlobWriter:
-    """Writes one blob under a temporary name while hashing it; `commit` makes it appear whole."""
-
-    def __init__(self, folder: ArtifactFolder, key: str) -> None:
-        self._folder = folder
-        self._target = folder.path(key)
-        self._temporary = self._target.with_name(f".{self._target.name}.part")
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self._committed = False
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = folder.filesystem.open(str(self._temporary), "wb")
-
-    def write(self, data: bytes) -> None:
-        """Append bytes. Raises StorageFailed (disk full, say)."""
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise StorageFailed(_reason(error)) from error
-        self._hash.update(data)
-        self.size += len(data)
-
-    def commit(self) -> StoredBlob:
-        """Sync, rename and sync the folder; after this the blob survives a power cut."""
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._folder.filesystem.mv(str(self._temporary), str(self._target))
-            directory = os.open(self._target.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            raise StorageFailed(_reason(error)) from error
-        self._committed = True
-        return StoredBlob(self._hash.hexdigest(), self.size)
-
-    def __enter__(self) -> BlobWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._committed:
-            with suppress(OSError):
-                self._file.close()
-            self._temporary.unlink(missing_ok=True)
-
-
-class ArtifactFolder:
-    """The store: a folder, addressed by keys such as `default/datasets/art_…`."""
-
-    def __init__(self, url: str) -> None:
-        self.filesystem, root = fsspec.core.url_to_fs(url)
-        if "file" not in self.filesystem.protocol:
-            raise ValueError(f"PALS_ARTIFACTS_URL must be a folder (file:///…), not {url.split(':', 1)[0]}:")
-        self.root = Path(root)
-
-    def path(self, key: str) -> Path:
-        """Where the bytes of `key` lie; refuses a key that leads out of the store."""
-        path = self.root / key
-        if ".." in Path(key).parts or self.root not in path.parents:
-            raise ValueError(f"not an artifact key: {key!r}")
-        return path
-
-    def writer(self, key: str) -> BlobWriter:
-        """Start a blob. Raises StorageFailed."""
-        try:
-            return BlobWriter(self, key)
-        except OSError as error:
-            raise StorageFailed(_reason(error)) from error
-
-    def put(self, key: str, source: Path) -> StoredBlob:
-        """Copy a file into the store. Raises StorageFailed."""
-        with source.open("rb") as file, self.writer(key) as writer:
-            while data := file.read(CHUNK):
-                writer.write(data)
-            return writer.commit()
-
-    def fetch(self, key: str, target: Path) -> StoredBlob:
-        """Copy a blob into a file, and say what was copied. Raises StorageFailed, BlobMissing."""
-        digest, size = hashlib.sha256(), 0
-        with self.open(key) as blob, target.open("wb") as file:
-            try:
-                while data := blob.read(CHUNK):
-                    digest.update(data)
-                    size += len(data)
-                    file.write(data)
-            except OSError as error:
-                raise StorageFailed(_reason(error)) from error
-        return StoredBlob(digest.hexdigest(), size)
-
-    def size(self, key: str) -> int:
-        """Bytes stored under `key`. Raises StorageFailed when there are none."""
-        try:
-            return int(self.filesystem.size(str(self.path(key))))
-        except OSError as error:
-            raise StorageFailed(_reason(error)) from error
-
-    def read(self, key: str) -> bytes:
-        """All bytes stored under `key`, of a blob that fits into memory. Raises StorageFailed."""
-        with self.open(key) as file:
-            try:
-                return file.read()
-            except OSError as error:
-                raise StorageFailed(_reason(error)) from error
-
-    @contextmanager
-    def open(self, key: str) -> Iterator[IO[bytes]]:
-        """Read a blob. Raises StorageFailed, BlobMissing."""
-        try:
-            file = self.filesystem.open(str(self.path(key)), "rb")
-        except FileNotFoundError as error:
-            kind = BlobMissing if self.root.is_dir() else StorageFailed
-            raise kind(_reason(error)) from error
-        except OSError as error:
-            raise StorageFailed(_reason(error)) from error
-        with file:
-            yield file
-
-    def delete(self, key: str) -> None:
-        """Remove a blob and what an interrupted write of it left; harmless when there is nothing."""
-        path = self.path(key)
-        path.unlink(missing_ok=True)
-        path.with_name(f".{path.name}.part").unlink(missing_ok=True)
-
-    def ping(self) -> None:
-        """Raise StorageFailed unless a blob can be written."""
-        # A name of its own: several processes may ask at the same moment.
-        key = f".ready-{uuid4().hex}"
-        with self.writer(key) as writer:
-            writer.write(b"ready")
-            writer.commit()
-        self.delete(key)
-
-
-def _reason(error: OSError) -> str:
-    return f"the artifact store failed: {os.strerror(error.errno) if error.errno else type(error).__name__}"
 
 
 def new_artifact(session: Session, tenant_id: str, kind: str) -> Artifact:
@@ -231,21 +65,19 @@ def mark_deleting(session: Session, artifact_id: str) -> None:
 
 def sweepable(session: Session, *, now: datetime, pending_hours: float = 24, batch: int = 100) -> list[tuple[str, str]]:
     """Mark and return (id, key) of artifacts to remove: given up, or pending for a day and unreferenced."""
-    referred = (
-        select(Dataset.artifact_id)
-        .where(Dataset.artifact_id.is_not(None))
-        .union_all(
-            select(Checkpoint.artifact_id),
-            select(State.artifact_id),
-            select(Checkpoint.evaluation_id).where(Checkpoint.evaluation_id.is_not(None)),
-        )
+    owners = (
+        Dataset.artifact_id,
+        Checkpoint.artifact_id,
+        Checkpoint.evaluation_id,
+        State.artifact_id,
+        Variant.artifact_id,
     )
     abandoned = (
         select(Artifact.id)
         .where(
             Artifact.status == PENDING,
             Artifact.created_at < now - timedelta(hours=pending_hours),
-            Artifact.id.not_in(referred),
+            *(~exists().where(owner == Artifact.id) for owner in owners),
         )
         .limit(batch)
     )
@@ -259,6 +91,6 @@ def sweepable(session: Session, *, now: datetime, pending_hours: float = 24, bat
     return [(row.id, row.key) for row in rows]
 
 
-def forget(session: Session, artifact_id: str) -> None:
-    """Remove the row of an artifact whose bytes are gone."""
-    session.execute(delete(Artifact).where(Artifact.id == artifact_id, Artifact.status == DELETING))
+def forget(session: Session, artifact_ids: Collection[str]) -> None:
+    """Remove the rows of artifacts whose bytes are gone."""
+    session.execute(delete(Artifact).where(Artifact.id.in_([*artifact_ids]), Artifact.status == DELETING))

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from jobstore.artifacts import StoredBlob, mark_deleting, publish
+from jobstore.artifacts import mark_deleting, publish
 from jobstore.database import now as database_now
 from jobstore.events import EventType, NewEvent
 from jobstore.ids import Prefix, new_id
+from jobstore.storage import StoredBlob
 from jobstore.tables import Checkpoint
+from jobstore.variants import drop_variants
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -120,13 +122,14 @@ def best_checkpoint_of(session: Session, job_id: str) -> Checkpoint | None:
 
 
 def delete_checkpoint(session: Session, checkpoint: Checkpoint) -> None:
-    """Remove a checkpoint and give its bytes, and those of its evaluation, to the sweep."""
-    session.delete(checkpoint)
+    """Remove a checkpoint and give its bytes, and those of its evaluation and variants, to the sweep."""
     give_up_artifacts(session, checkpoint)
+    session.delete(checkpoint)
 
 
 def give_up_artifacts(session: Session, checkpoint: Checkpoint) -> None:
-    """Give the bytes of a checkpoint and of its evaluation to the sweep."""
+    """Give the bytes of a checkpoint, of its evaluation and of its variants to the sweep."""
+    drop_variants(session, checkpoint.id)
     for artifact_id in (checkpoint.artifact_id, checkpoint.evaluation_id):
         if artifact_id is not None:
             mark_deleting(session, artifact_id)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from jobstore.settings import Settings
@@ -21,6 +21,12 @@ _BEGIN = "pals_sqlite_begin"
 
 class DatabaseUnavailable(Exception):
     """The database did not answer; the message carries no address and no password."""
+
+
+def has_no_room(error: DBAPIError) -> bool:
+    """Whether a statement failed because the database's disk is full."""
+    cause = error.orig
+    return getattr(cause, "sqlstate", None) == "53100" or getattr(cause, "sqlite_errorname", None) == "SQLITE_FULL"
 
 
 class Database:

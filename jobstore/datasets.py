@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 
-from jobstore.artifacts import StoredBlob, mark_deleting, publish
+from jobstore.artifacts import mark_deleting, publish
 from jobstore.database import now as database_now
 from jobstore.ids import Prefix, new_id
 from jobstore.lifecycle import FINAL_STATUSES, DatasetStatus
 from jobstore.pages import Page, page
+from jobstore.storage import StoredBlob
 from jobstore.tables import Dataset, Job
 
 if TYPE_CHECKING:

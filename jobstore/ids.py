@@ -12,6 +12,7 @@ class Prefix(StrEnum):
     JOB = "job"
     CHECKPOINT = "ckpt"
     ARTIFACT = "art"
+    VARIANT = "var"
     WORKER = "wrk"
 
 

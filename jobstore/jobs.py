@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, delete, extract, func, or_, select
+from sqlalchemy import delete, extract, func, select
 
 from jobstore.checkpoints import checkpoints_of, give_up_artifacts
 from jobstore.database import now as database_now
 from jobstore.events import EventType, NewEvent, add_events
 from jobstore.ids import Prefix, new_id
-from jobstore.lifecycle import FINAL_STATUSES, LEASED_STATUSES, JobStatus, StatusReason, move
+from jobstore.lifecycle import (
+    FINAL_STATUSES,
+    UNFINISHED_STATUSES,
+    JobStatus,
+    StatusReason,
+    move,
+)
 from jobstore.pages import Page, page
 from jobstore.states import drop_states
 from jobstore.tables import Checkpoint, Event, Job, Metric
+from jobstore.turns import is_queued, take_a_place
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -71,6 +77,7 @@ def create_job(session: Session, new: NewJob) -> Job:
     )
     session.add(job)
     session.flush()
+    take_a_place(session, new.tenant_id)
     data = {"status": JobStatus.QUEUED, "from": None, "reason": None, "error": None}
     message = "queued" if new.retry_of is None else f"queued as a retry of {new.retry_of}"
     add_events(session, job, [NewEvent(EventType.STATE, message, data)], now=now)
@@ -116,43 +123,16 @@ def list_jobs(
     return page(session, query, Job.id, limit=limit, after=after)
 
 
-def claimable(now: datetime) -> ColumnElement[bool]:
-    """Whether a job waits for nothing but a worker."""
-    return and_(Job.status == JobStatus.QUEUED, or_(Job.not_before.is_(None), Job.not_before <= now))
-
-
 def unfinished_count(session: Session, tenant_id: str) -> int:
     """How many of the tenant's jobs have not reached a final state."""
     return (
         session.scalar(
             select(func.count())
             .select_from(Job)
-            .where(Job.tenant_id == tenant_id, Job.status.not_in([*FINAL_STATUSES]))
+            .where(Job.tenant_id == tenant_id, Job.status.in_([*UNFINISHED_STATUSES]))
         )
         or 0
     )
-
-
-def queue_positions(session: Session, job_ids: Collection[str]) -> dict[str, int]:
-    """How many queued jobs come before each of these jobs that are queued themselves, in the order of `claim_next`.
-
-    Jobs that need another device count too: a worker with a GPU takes them all in this order.
-    """
-    turn = func.row_number().over(order_by=(Job.priority.desc(), Job.queued_at, Job.id))
-    queue = select(Job.id, turn.label("turn")).where(Job.status == JobStatus.QUEUED).subquery()
-    rows = session.execute(select(queue.c.id, queue.c.turn).where(queue.c.id.in_([*job_ids])))
-    return {row.id: row.turn - 1 for row in rows}
-
-
-def jobs_of_workers(session: Session) -> dict[str, list[str]]:
-    """The ids of the jobs each worker holds, by the worker's id."""
-    held: dict[str, list[str]] = {}
-    rows = session.execute(
-        select(Job.worker_id, Job.id).where(Job.status.in_([*LEASED_STATUSES]), Job.worker_id.is_not(None))
-    )
-    for row in rows:
-        held.setdefault(row.worker_id, []).append(row.id)
-    return held
 
 
 def delete_job(session: Session, job: Job) -> None:
@@ -173,7 +153,7 @@ def fail_overdue(session: Session, *, now: datetime, batch: int = 100) -> int:
     # SQLite counts whole seconds, so the rows it finds are looked at again below.
     candidates = session.scalars(
         select(Job)
-        .where(Job.status == JobStatus.QUEUED, extract("epoch", Job.queued_at) + limit < now.timestamp())
+        .where(is_queued(), extract("epoch", Job.queued_at) + limit < now.timestamp())
         .order_by(Job.queued_at)
         .limit(batch)
         .with_for_update(skip_locked=True)

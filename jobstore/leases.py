@@ -17,11 +17,11 @@ from sqlalchemy import select
 from jobstore.checkpoints import NewCheckpoint, add_checkpoint, checkpoint_saved
 from jobstore.database import now as database_now
 from jobstore.events import EventLevel, EventType, NewEvent, add_events
-from jobstore.jobs import claimable
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus, StatusReason, move
 from jobstore.metrics import Point, forget_points, write_points
 from jobstore.states import NewState, SavedState, add_state, drop_state, drop_states, newest_step, states_of
 from jobstore.tables import Artifact, Dataset, Job
+from jobstore.turns import lock_next, note_served
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -77,27 +77,21 @@ class Report:
     beginning: Beginning | None = None
 
 
-def claim_next(session: Session, worker: str, device_classes: Collection[str], *, lease_seconds: float) -> Lease | None:
-    """Take the queued job whose turn it is, or None when there is none.
-
-    Highest priority first, then the one that was queued first. On PostgreSQL rows that another
-    worker is just taking are skipped; on SQLite the write transaction already excludes the others.
-    """
+def claim_next(
+    session: Session, worker: str, device_classes: Collection[str], *, lease_seconds: float, slot: str | None = None
+) -> Lease | None:
+    """Take the queued job whose turn it is for a slot of a worker, or None when there is none."""
     now = database_now(session)
-    job = session.scalar(
-        select(Job)
-        .where(claimable(now), Job.device_class.in_([*device_classes]))
-        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    job = lock_next(session, device_classes, now=now)
     if job is None:
         return None
+    note_served(session, job.tenant_id)
     job.attempt += 1
     job.not_before = None
     job.lease_token = uuid4().hex
     job.lease_expires_at = now + timedelta(seconds=lease_seconds)
     job.worker_id = worker
+    job.worker_slot = slot
     job.report_seq = 0
     job.progress = None
     job.current = None

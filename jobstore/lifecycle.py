@@ -44,6 +44,14 @@ class DatasetStatus(StrEnum):
     INVALID = "invalid"
 
 
+class VariantStatus(StrEnum):
+    """A checkpoint's variant is made by one process, and is then ready or failed."""
+
+    MAKING = "making"
+    READY = "ready"
+    FAILED = "failed"
+
+
 _S = JobStatus
 ALLOWED_MOVES: dict[JobStatus, frozenset[JobStatus]] = {
     _S.QUEUED: frozenset({_S.RUNNING, _S.CANCELLED, _S.PAUSED, _S.FAILED}),
@@ -56,6 +64,7 @@ ALLOWED_MOVES: dict[JobStatus, frozenset[JobStatus]] = {
     _S.CANCELLED: frozenset(),
 }
 FINAL_STATUSES: frozenset[JobStatus] = frozenset(status for status, to in ALLOWED_MOVES.items() if not to)
+UNFINISHED_STATUSES: frozenset[JobStatus] = frozenset(JobStatus) - FINAL_STATUSES
 LEASED_STATUSES: frozenset[JobStatus] = frozenset({_S.RUNNING, _S.PAUSING, _S.CANCELLING})
 
 
@@ -99,6 +108,7 @@ def move(
         job.lease_token = None
         job.lease_expires_at = None
         job.worker_id = None
+        job.worker_slot = None
     level = EventLevel.ERROR if to is JobStatus.FAILED else EventLevel.INFO
     data = {"status": to, "from": status, "reason": reason, "error": error}
     add_events(session, job, [NewEvent(EventType.STATE, message, data, level=level)], now=now)

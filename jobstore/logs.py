@@ -36,6 +36,9 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for chatty in ("kombu.connection", "celery.worker.strategy", "celery.app.trace", "alembic.runtime.migration"):
         logging.getLogger(chatty).setLevel(logging.WARNING if settings.log_level != "debug" else logging.DEBUG)
+    for telling in ("aiobotocore", "botocore", "fsspec", "s3fs"):
+        # At debug level they write down requests with what signs them.
+        logging.getLogger(telling).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

@@ -28,7 +28,11 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None, description="Celery broker (redis://…); unset: messages as files in data_dir."
     )
-    artifacts_url: str | None = Field(None, description="Folder (file:///…) of datasets and checkpoints.")
+    artifacts_url: str | None = Field(
+        None,
+        description="Folder (file:///…) or S3 bucket (s3://bucket/prefix) of datasets, checkpoints and states; "
+        "unset: in data_dir.",
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (),
         description='JSON list of further host names under which the API may be called (["pals.example.org"]); '
@@ -43,7 +47,13 @@ class Settings(BaseSettings):
         10, gt=0, description="How long past its end a lease is respected, so that a frozen worker's child stops first."
     )
     worker_slots: int = Field(
-        1, ge=1, le=256, description="Jobs one worker trains at once; they share its CPU threads."
+        1,
+        ge=1,
+        le=256,
+        description="Jobs one worker trains on the CPU at once; each GPU has one more.",
+    )
+    training_memory_bytes: int | None = Field(
+        None, gt=0, description="Most resident memory of one training; a job may set a lower limit. Unset: no limit."
     )
     state_interval_seconds: float = Field(
         60, gt=0, description="Within an epoch, a training's state is saved this often; at an epoch's end always."
@@ -51,13 +61,26 @@ class Settings(BaseSettings):
     state_retention_hours: float = Field(
         168, ge=0, description="How long after its end a failed or cancelled job can be retried from its last state."
     )
+    event_retention_days: float | None = Field(
+        None, gt=0, description="How long after its end a job's log is kept, but for its moves; unset: with the job."
+    )
+    metric_retention_days: float | None = Field(
+        None, gt=0, description="How long after its end a job's metrics are kept; unset: with the job."
+    )
     upkeep_seconds: float = Field(2, gt=0, description="Pause between two passes of upkeep.")
     max_upload_bytes: int = Field(2048 * MIB, gt=0, description="Largest dataset upload.")
     max_queued_jobs: int = Field(10_000, gt=0, description="Most unfinished jobs one tenant may have.")
     audit_memory_bytes: int = Field(6144 * MIB, gt=0, description="Memory of the process that audits an upload.")
     audit_seconds: float = Field(300, gt=0, description="Time an audit may take.")
-    forecast_memory_bytes: int = Field(4096 * MIB, gt=0, description="Memory of the process that forecasts.")
+    forecast_memory_bytes: int = Field(4096 * MIB, gt=0, description="Memory of a process that forecasts.")
+    model_cache_bytes: int = Field(
+        1024 * MIB, ge=0, description="Memory that an API process may fill with loaded models; 0 keeps none."
+    )
     forecast_seconds: float = Field(60, gt=0, description="Time one forecast may take.")
+    variant_memory_bytes: int = Field(
+        4096 * MIB, gt=0, description="Memory of the process that makes a checkpoint's variant."
+    )
+    variant_seconds: float = Field(600, gt=0, description="Time the making of a variant may take.")
     offload_processes: int = Field(2, ge=1, le=64, description="Child processes for audits and forecasts.")
 
     @cached_property

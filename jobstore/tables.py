@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -63,7 +64,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 (declared so by SQLAlchemy)
         datetime: UTCDateTime,
         dict[str, Any]: Json,
-        list[str]: Json,
+        list[dict[str, Any]]: Json,
         int: BigInteger,
         float: Float,
     }
@@ -111,6 +112,11 @@ class Dataset(Base):
     __table_args__ = (Index(None, "tenant_id", "id"), Index(None, "status", "audit_expires_at"))
 
 
+def _only(condition: str) -> dict[str, Any]:
+    """Keep an index to the rows of which this holds."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
 class Job(Base):
     """One training and where it stands; also the queue and the counter of its events."""
 
@@ -147,6 +153,7 @@ class Job(Base):
     lease_token: Mapped[str | None] = mapped_column(Id)
     lease_expires_at: Mapped[datetime | None]
     worker_id: Mapped[str | None] = mapped_column(Id)
+    worker_slot: Mapped[str | None] = mapped_column(Name)
 
     progress: Mapped[dict[str, Any] | None]
     current: Mapped[dict[str, Any] | None]
@@ -154,9 +161,25 @@ class Job(Base):
 
     __table_args__ = (
         Index(None, "tenant_id", "id"),
-        Index(None, "status", "priority", "queued_at", "id"),
+        Index(None, "tenant_id", "status", "id"),
         Index(None, "status", "lease_expires_at"),
+        Index("ix_jobs_finished_at", "finished_at", **_only("finished_at IS NOT NULL")),
     )
+
+
+# The queue, as a whole and of each tenant.
+_TURN = (Job.priority.desc(), Job.queued_at, Job.id)
+Index("ix_jobs_queue", *_TURN, **_only("status = 'queued'"))
+Index("ix_jobs_queue_of_tenant", Job.tenant_id, *_TURN, **_only("status = 'queued'"))
+
+
+class Turn(Base):
+    """When a tenant's job was claimed last: `served` counts the claims of all tenants, 0 is never."""
+
+    __tablename__ = "turns"
+
+    tenant_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    served: Mapped[int] = mapped_column(default=0)
 
 
 class Event(Base):
@@ -210,6 +233,24 @@ class Checkpoint(Base):
     __table_args__ = (Index(None, "job_id", "step", unique=True),)
 
 
+class Variant(Base):
+    """A checkpoint in another format or precision: being made by one process, ready, or failed."""
+
+    __tablename__ = "variants"
+
+    checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id", ondelete="CASCADE"), primary_key=True)
+    format: Mapped[str] = mapped_column(Name, primary_key=True)
+    precision: Mapped[str] = mapped_column(Name, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(Id)
+    status: Mapped[str] = mapped_column(Name)
+    artifact_id: Mapped[str | None] = mapped_column(ForeignKey("artifacts.id"), index=True)
+    mse_change: Mapped[float | None]
+    error: Mapped[dict[str, Any] | None]
+    maker: Mapped[str | None] = mapped_column(Id)  # a token of the attempt that makes it
+    expires_at: Mapped[datetime | None]  # of that attempt; of a failure, when it may be tried again
+    created_at: Mapped[datetime]
+
+
 class State(Base):
     """One saved state of a job's training; a retry's may share its bytes with those of the job it repeats."""
 
@@ -220,7 +261,7 @@ class State(Base):
     tenant_id: Mapped[str] = mapped_column(Id)
     artifact_id: Mapped[str] = mapped_column(ForeignKey("artifacts.id"), index=True)
     saved_by: Mapped[str] = mapped_column(Id)  # the job that saved it, which may be deleted
-    created_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Worker(Base):
@@ -231,11 +272,20 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     hostname: Mapped[str] = mapped_column(String(200))
     pid: Mapped[int]
-    device_classes: Mapped[list[str]]
-    slots: Mapped[int]
+    slots: Mapped[list[dict[str, Any]]]
     details: Mapped[dict[str, Any]]
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Retention(Base):
+    """Up to which job, in the order in which they ended, a kind of record was deleted because its time was over."""
+
+    __tablename__ = "retentions"
+
+    record: Mapped[str] = mapped_column(Name, primary_key=True)
+    finished_at: Mapped[datetime]
+    job_id: Mapped[str] = mapped_column(Id)
 
 
 class Leader(Base):

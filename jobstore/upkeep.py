@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobstore.artifacts import ArtifactFolder, StorageFailed, forget, sweepable
+from jobstore.artifacts import forget, sweepable
+from jobstore.clock import IMPLAUSIBLE, shorten_implausible
 from jobstore.database import Database
 from jobstore.database import now as database_now
-from jobstore.jobs import claimable, fail_overdue
-from jobstore.leases import expire_leases
-from jobstore.lifecycle import LEASED_STATUSES
+from jobstore.fleet import crews
+from jobstore.jobs import fail_overdue
+from jobstore.leases import STORAGE_PAUSE_SECONDS, expire_leases
+from jobstore.retention import clear_expired
 from jobstore.settings import Settings
 from jobstore.states import drop_expired_states
+from jobstore.storage import ArtifactStore, StorageFailed
 from jobstore.tables import Job, Leader
+from jobstore.turns import claimable
 from jobstore.wakeups import Bell
-from jobstore.workers import DeviceClass, alive, forget_dead
+from jobstore.workers import DeviceClass, forget_dead
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 LEADER = "upkeep"
+# A slow or silent store must not keep leases from being looked at; the next pass removes the rest.
+SWEEP_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
 def lead(session: Session, holder: str, *, seconds: float) -> bool:
-    """Take or keep the leader's row for `seconds`; False while another process holds it."""
+    """Take or keep the leader's row for `seconds`; False while another process holds it.
+
+    One that is held implausibly long was taken before the clock was set back, and may be taken as well.
+    """
     now = database_now(session)
-    until = now + timedelta(seconds=seconds)
+    until, implausible = now + timedelta(seconds=seconds), now + timedelta(seconds=IMPLAUSIBLE * seconds)
     row = {"name": LEADER, "holder": holder, "expires_at": until}
     if session.get_bind().dialect.name == "sqlite":
         session.execute(sqlite.insert(Leader).values(row).on_conflict_do_nothing())
@@ -42,7 +53,10 @@ def lead(session: Session, holder: str, *, seconds: float) -> bool:
         session.execute(postgresql.insert(Leader).values(row).on_conflict_do_nothing())
     taken = session.execute(
         update(Leader)
-        .where(Leader.name == LEADER, or_(Leader.holder == holder, Leader.expires_at < now))
+        .where(
+            Leader.name == LEADER,
+            or_(Leader.holder == holder, Leader.expires_at < now, Leader.expires_at > implausible),
+        )
         .values(holder=holder, expires_at=until)
         .execution_options(synchronize_session=False)
     )
@@ -55,10 +69,12 @@ def classes_to_ring(session: Session) -> list[DeviceClass]:
     waiting = session.scalars(select(Job.device_class).where(claimable(now)).distinct()).all()
     if not waiting:
         return []
-    leased = select(Job.worker_id, func.count()).where(Job.status.in_([*LEASED_STATUSES])).group_by(Job.worker_id)
-    busy = dict(session.execute(leased).all())
     served = {
-        device for worker in alive(session) if worker.slots > busy.get(worker.id, 0) for device in worker.device_classes
+        device
+        for crew in crews(session)
+        for occupied in crew.slots
+        if occupied.free
+        for device in occupied.slot.device_classes
     }
     return [DeviceClass(device) for device in waiting if device in served]
 
@@ -69,7 +85,7 @@ class Upkeep:
     def __init__(
         self,
         database: Database,
-        artifacts: ArtifactFolder,
+        artifacts: ArtifactStore,
         bell: Bell,
         settings: Settings,
     ) -> None:
@@ -77,7 +93,8 @@ class Upkeep:
         self._artifacts = artifacts
         self._bell = bell
         self._settings = settings
-        self._holder = uuid4().hex
+        # With the process in its name, so that people can see who leads.
+        self._holder = f"{os.getpid()}-{uuid4().hex}"[:40]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
@@ -95,23 +112,33 @@ class Upkeep:
             if not lead(session, self._holder, seconds=max(10.0, 3 * self._settings.upkeep_seconds)):
                 return False
             now = database_now(session)
+            shorten_implausible(
+                session, now=now, lease_seconds=self._settings.lease_seconds, wait_seconds=STORAGE_PAUSE_SECONDS
+            )
             expire_leases(session, now=now, grace_seconds=self._settings.lease_grace_seconds)
             fail_overdue(session, now=now)
             forget_dead(session, now=now)
             drop_expired_states(session, now=now, hours=self._settings.state_retention_hours)
+            clear_expired(session, self._settings, now=now)
             doomed = sweepable(session, now=now)
             waiting = classes_to_ring(session)
         for device_class in waiting:
             self._bell.ring(device_class)
         # Last, so that a file that cannot be removed holds up nothing else.
+        removed: list[str] = []
+        began = time.monotonic()
         for artifact_id, key in doomed:
+            if time.monotonic() - began > SWEEP_SECONDS:
+                break
             try:
                 self._artifacts.delete(key)
-            except OSError as error:
-                _log.warning("artifact %s not removed yet: %s", artifact_id, type(error).__name__)
+            except StorageFailed as error:
+                _log.warning("artifact %s not removed yet: %s", artifact_id, error)
                 continue
+            removed.append(artifact_id)
+        if removed:
             with self._database.write() as session:
-                forget(session, artifact_id)
+                forget(session, removed)
         return True
 
     def _run(self) -> None:

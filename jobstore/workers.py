@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,20 @@ class DeviceClass(StrEnum):
 
 
 @dataclass(frozen=True)
+class Slot:
+    """A worker's place for one training: on one GPU, named as CUDA_VISIBLE_DEVICES names it, or on the CPU."""
+
+    name: str
+    device_classes: tuple[DeviceClass, ...]
+    threads: int
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
 class WorkerIdentity:
     """A worker process: its id in the tables, and what it can do."""
 
-    device_classes: tuple[DeviceClass, ...]
-    slots: int
+    slots: tuple[Slot, ...]
     details: dict[str, Any]
     id: str = field(default_factory=lambda: new_id(Prefix.WORKER))
     hostname: str = field(default_factory=socket.gethostname)
@@ -52,13 +61,25 @@ def announce(session: Session, worker: WorkerIdentity) -> None:
                 id=worker.id,
                 hostname=worker.hostname,
                 pid=worker.pid,
-                device_classes=[str(device) for device in worker.device_classes],
-                slots=worker.slots,
+                slots=[asdict(slot) for slot in worker.slots],
                 details=worker.details,
                 started_at=now,
                 seen_at=now,
             )
         )
+
+
+def slots_of(worker: Worker) -> list[Slot]:
+    """What a worker said of its slots."""
+    return [
+        Slot(
+            name=slot["name"],
+            device_classes=tuple(DeviceClass(device) for device in slot["device_classes"]),
+            threads=slot["threads"],
+            gpu=slot["gpu"],
+        )
+        for slot in worker.slots
+    ]
 
 
 def retire(session: Session, worker_id: str) -> None:

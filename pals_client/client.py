@@ -18,11 +18,12 @@ from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+from urllib.parse import urlencode
 
 import httpx
 
 from pals_client.connection import Connection
-from pals_client.download import fetch
+from pals_client.download import fetch, wait_until_made
 from pals_client.errors import DatasetInvalid
 from pals_client.event_stream import follow
 from pals_client.resources import Checkpoint, Dataset, Evaluation, Event, Forecast, Job, Layers, MetricSeries, Plan
@@ -202,16 +203,30 @@ class Client:
         checkpoint: Checkpoint = self._get(f"/v1/checkpoints/{checkpoint_id}")
         return checkpoint
 
-    def download(self, checkpoint_id: str, path: str | Path) -> Checkpoint:
+    def download(
+        self,
+        checkpoint_id: str,
+        path: str | Path,
+        *,
+        format: str = "packed",  # noqa: A002 (as the service calls it)
+        precision: str = "fp32",
+    ) -> Checkpoint:
         """Write a checkpoint's file to `path`, which appears only when its sha256 is right.
 
-        A download that breaks off is completed, by this call or by the next. Raises DownloadCorrupted,
-        OSError.
+        `format` is `packed`, `dense` (safetensors that load_state_dict takes), `onnx` or `card` (a model card, zipped);
+        a packed file has the `precision` `fp32`, `fp16`, `bf16` or `int8`. What the service has to make first is waited
+        for; `variants` of the returned checkpoint say what rounding changed of the test MSE. A download that breaks off
+        is completed, by this call or by the next. Raises DownloadCorrupted, OSError.
         """
-        checkpoint = self.checkpoint(checkpoint_id)
         url = f"/v1/checkpoints/{checkpoint_id}/content"
-        fetch(self._connection, url, Path(path), sha256=checkpoint["sha256"], size=checkpoint["bytes"])
-        return checkpoint
+        if (format, precision) == ("packed", "fp32"):
+            checkpoint = self.checkpoint(checkpoint_id)
+            fetch(self._connection, url, Path(path), sha256=checkpoint["sha256"], size=checkpoint["bytes"])
+            return checkpoint
+        url = f"{url}?{urlencode({'format': format, 'precision': precision})}"
+        sha256, size = wait_until_made(self._connection, url)
+        fetch(self._connection, url, Path(path), sha256=sha256, size=size)
+        return self.checkpoint(checkpoint_id)
 
     def forecast(
         self,

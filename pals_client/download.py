@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from http import HTTPStatus
 from pathlib import Path
 
@@ -12,6 +13,21 @@ import httpx
 from pals_client.connection import Connection
 from pals_client.errors import ApiError, DownloadCorrupted
 from pals_client.retries import RETRIED_STATUSES
+
+
+def wait_until_made(connection: Connection, url: str) -> tuple[str, int]:
+    """Return sha256 and size of what is at `url`, once the service has made it.
+
+    Raises ApiError, ServiceUnreachable.
+    """
+    while True:
+        # One byte of it: the headers say the rest, and a refusal comes with its reason.
+        response = connection.call("GET", url, repeatable=True, headers={"Range": "bytes=0-0"})
+        if response.status_code != HTTPStatus.ACCEPTED:
+            break
+        time.sleep(float(response.headers.get("Retry-After", "1")))
+    size = response.headers.get("Content-Range", "").rpartition("/")[2] or response.headers["Content-Length"]
+    return response.headers["ETag"].strip('"'), int(size)
 
 
 def fetch(connection: Connection, url: str, target: Path, *, sha256: str, size: int) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pals_core.export.onnx import OnnxExport, export_onnx
     from pals_core.forecast.backtest import backtest
     from pals_core.forecast.forecaster import Forecast, Forecaster, Interval, load_forecaster
+    from pals_core.kernels.choice import Kernels
+    from pals_core.kernels.report import KernelReport
     from pals_core.spec import Spec
     from pals_core.training.events import TrainingEvent
     from pals_core.training.train import Trained, train
@@ -49,6 +51,8 @@ _HOMES = {
     "InvalidForecastInput": "pals_core.errors",
     "InvalidSpec": "pals_core.errors",
     "InvalidTable": "pals_core.errors",
+    "KernelReport": "pals_core.kernels.report",
+    "Kernels": "pals_core.kernels.choice",
     "OnnxExport": "pals_core.export.onnx",
     "PalsError": "pals_core.errors",
     "Problem": "pals_core.errors",
@@ -84,6 +88,8 @@ __all__ = [
     "InvalidForecastInput",
     "InvalidSpec",
     "InvalidTable",
+    "KernelReport",
+    "Kernels",
     "OnnxExport",
     "PalsError",
     "Problem",

@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers.postgres import PostgresServer, any_postgres
 from tests.servers.redis import any_redis
+from tests.servers.s3 import S3Server, moto_server
 from tests.servers.throwaway import ServerUnavailable
 
 KEPT_SETTINGS = ("PALS_TEST_", "PALS_REFERENCE_DIR", "PALS_SERIES_DIR")
@@ -89,3 +90,10 @@ def redis_url() -> Iterator[str]:
         except ServerUnavailable as missing:
             pytest.skip(str(missing))
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3-compatible server for the whole run; each user makes a bucket."""
+    with moto_server() as server:
+        yield server

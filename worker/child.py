@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +32,7 @@ INHERITED = (
     "VIRTUAL_ENV",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     "CUDA_HOME",
     "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
@@ -42,10 +44,13 @@ INHERITED = (
 class TrainingProcess:
     """One child: its own session (so that all it starts can be killed), pipes, and reader threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, visible_gpus: str | None = None) -> None:
+        """Start it; `visible_gpus` is its CUDA_VISIBLE_DEVICES, None: ours."""
         # Threads that wait for one another by spinning make a training on a busy host 15 times slower.
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}
         environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
+        if visible_gpus is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = visible_gpus
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", "worker.train"],
             stdin=subprocess.PIPE,
@@ -142,30 +147,34 @@ def _printable(raw: bytes) -> str:
 class Standby:
     """Keeps one child per slot that has imported torch; each is used once and replaced at once."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, gpus: Mapping[str, str | None], scout: TrainingProcess) -> None:
+        """`gpus` says for each slot, by name, which GPUs its children see, as CUDA_VISIBLE_DEVICES; None: as we do.
+
+        The scout, a child that sees what we do, waits for a slot where that is right, and is killed otherwise.
+        """
+        self._gpus = gpus
         self._lock = threading.Lock()
-        self._idle = [TrainingProcess() for _ in range(slots)]
+        fitting = next((slot for slot, visible in gpus.items() if visible is None), None)
+        self._idle = {slot: scout if slot == fitting else TrainingProcess(visible) for slot, visible in gpus.items()}
         self._stopped = False
+        if fitting is None:
+            scout.kill()
 
-    def peek(self) -> TrainingProcess:
-        """One of the waiting children, left where it is."""
-        return self._idle[0]
-
-    def take(self) -> TrainingProcess:
+    def take(self, slot: str) -> TrainingProcess:
         """A child for one job. One that died while it waited is replaced."""
         with self._lock:
-            child = self._idle.pop(0)
+            child = self._idle.pop(slot)
             if not self._stopped:
-                self._idle.append(TrainingProcess())
+                self._idle[slot] = TrainingProcess(self._gpus[slot])
         if child.returncode is not None:
             child.kill()
-            return TrainingProcess()
+            return TrainingProcess(self._gpus[slot])
         return child
 
     def stop(self) -> None:
         """Kill the waiting children."""
         with self._lock:
             self._stopped = True
-            idle, self._idle = self._idle, []
+            idle, self._idle = [*self._idle.values()], {}
         for child in idle:
             child.kill()

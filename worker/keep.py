@@ -7,9 +7,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from jobstore.artifacts import ArtifactFolder, BlobMissing, StoredBlob, new_artifact
+from jobstore.artifacts import new_artifact
 from jobstore.checkpoints import NewCheckpoint, NewEvaluation
 from jobstore.states import NewState, SavedState
+from jobstore.storage import ArtifactStore, Beat, BlobMissing, StoredBlob
 from jobstore.tables import Job
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
@@ -24,14 +25,17 @@ def new_artifact_of(session: Session, job_id: str, kind: str) -> tuple[str, str]
     return artifact.id, artifact.key
 
 
-def keep_checkpoint(saved: CheckpointSaved, artifacts: ArtifactFolder, new: NewArtifact) -> NewCheckpoint:
-    """Store a checkpoint, with its evaluation, and remove the files. Raises StorageFailed, InvalidCheckpoint."""
+def keep_checkpoint(saved: CheckpointSaved, artifacts: ArtifactStore, new: NewArtifact, beat: Beat) -> NewCheckpoint:
+    """Store a checkpoint, with its evaluation, and remove the files. Raises StorageFailed, InvalidCheckpoint.
+
+    Here as below, `beat` is called between pieces: a slow store must not cost the lease.
+    """
     path = Path(saved.path)
     cost = read_header(path).model_dump(mode="json", include=set(NetworkCost.model_fields))
-    artifact_id, blob = _keep(path, artifacts, new, "checkpoints")
+    artifact_id, blob = _keep(path, artifacts, new, beat, "checkpoints")
     evaluation = None
     if saved.evaluation_path is not None:
-        evaluation = NewEvaluation(*_keep(Path(saved.evaluation_path), artifacts, new, "evaluations"))
+        evaluation = NewEvaluation(*_keep(Path(saved.evaluation_path), artifacts, new, beat, "evaluations"))
     return NewCheckpoint(
         artifact_id=artifact_id,
         blob=blob,
@@ -47,17 +51,17 @@ def keep_checkpoint(saved: CheckpointSaved, artifacts: ArtifactFolder, new: NewA
     )
 
 
-def keep_state(saved: StateSaved, artifacts: ArtifactFolder, new: NewArtifact) -> NewState:
+def keep_state(saved: StateSaved, artifacts: ArtifactStore, new: NewArtifact, beat: Beat) -> NewState:
     """Store a state's bytes and remove the file. Raises StorageFailed."""
-    artifact_id, blob = _keep(Path(saved.path), artifacts, new, "states")
+    artifact_id, blob = _keep(Path(saved.path), artifacts, new, beat, "states")
     return NewState(artifact_id, blob, saved.step)
 
 
-def fetch_state(state: SavedState, artifacts: ArtifactFolder, folder: Path) -> Path | str:
+def fetch_state(state: SavedState, artifacts: ArtifactStore, folder: Path, beat: Beat) -> Path | str:
     """Copy a state into a training's folder; the file, or why it cannot be used. Raises StorageFailed."""
     path = folder / f"state-{state.step:09}.safetensors"
     try:
-        if artifacts.fetch(state.key, path).sha256 == state.sha256:
+        if artifacts.fetch(state.key, path, beat=beat).sha256 == state.sha256:
             return path
     except BlobMissing:
         return "its bytes are gone"
@@ -65,8 +69,8 @@ def fetch_state(state: SavedState, artifacts: ArtifactFolder, folder: Path) -> P
     return "its bytes are not those that were saved"
 
 
-def _keep(path: Path, artifacts: ArtifactFolder, new: NewArtifact, kind: str) -> tuple[str, StoredBlob]:
+def _keep(path: Path, artifacts: ArtifactStore, new: NewArtifact, beat: Beat, kind: str) -> tuple[str, StoredBlob]:
     artifact_id, key = new(kind)
-    blob = artifacts.put(key, path)
+    blob = artifacts.put(key, path, beat=beat)
     path.unlink()
     return artifact_id, blob

@@ -2,7 +2,8 @@
 
 To the child, on its standard input: one Train, then a LeaseRenewed at each renewal, and perhaps a
 Suspend. The input's end means that the supervisor is gone. From the child: Ready once torch is
-imported, then the training's events, and at the end Finished, Failed or Suspended.
+imported, then the training's events, and at the end Finished, Failed,
+DiskFull or Suspended.
 """
 
 from __future__ import annotations
@@ -50,12 +51,19 @@ class Suspend(Line):
     type: Literal["suspend"] = "suspend"
 
 
+class Gpu(Line):
+    """A GPU as PyTorch sees it."""
+
+    name: str
+    memory_bytes: int
+
+
 class Ready(Line):
     """The child has imported torch and found these devices."""
 
     type: Literal["ready"] = "ready"
     torch: str
-    cuda_devices: tuple[str, ...]
+    cuda_devices: tuple[Gpu, ...]
 
 
 class Failed(Line):
@@ -67,6 +75,13 @@ class Failed(Line):
     param: str | None = None
 
 
+class DiskFull(Line):
+    """There is no room for the training's own files; nothing is wrong with the job."""
+
+    type: Literal["disk_full"] = "disk_full"
+    message: str
+
+
 class Suspended(Line):
     """The training has stopped as asked, and its state was told of."""
 
@@ -74,7 +89,7 @@ class Suspended(Line):
 
 
 _ToChild = Train | LeaseRenewed | Suspend
-_FromChild = Ready | Failed | Suspended | TrainingEvent
+_FromChild = Ready | Failed | DiskFull | Suspended | TrainingEvent
 ToChild = TypeAdapter[_ToChild](Annotated[_ToChild, Field(discriminator="type")])
 FromChild = TypeAdapter[_FromChild](Annotated[_FromChild, Field(discriminator="type")])
 

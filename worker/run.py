@@ -8,24 +8,29 @@ import signal
 import sys
 import threading
 import warnings
+from contextlib import ExitStack
 from typing import Any
 
 from celery.platforms import SecurityWarning
 from celery.signals import worker_shutting_down
 from sqlalchemy.exc import DBAPIError
 
-from jobstore.artifacts import ArtifactFolder
 from jobstore.database import Database, open_database
 from jobstore.leases import Lease, claim_next
 from jobstore.schema import require_current
+from jobstore.scratch import own_scratch
 from jobstore.settings import Settings
+from jobstore.storage import open_artifacts
 from jobstore.upkeep import Upkeep
 from jobstore.wakeups import WAKE_TASK, Bell, make_celery, queue_name
-from jobstore.workers import DeviceClass, WorkerIdentity, announce, retire
-from worker.child import Standby
+from jobstore.workers import DeviceClass, Slot, WorkerIdentity, announce, retire
+from worker.child import Standby, TrainingProcess
+from worker.protocol import Ready
+from worker.slots import cpu_count, gpu_names, memory_bytes, plan_slots, processor, visible_gpus
 from worker.supervise import Supervisor
 
 HEARTBEAT_SECONDS = 5.0
+GIB = 1024**3
 _log = logging.getLogger(__name__)
 
 
@@ -35,12 +40,19 @@ class TrainingWorker:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        self._artifacts = ArtifactFolder(settings.resolved_artifacts_url)
+        self._artifacts = open_artifacts(settings)
         self.draining = threading.Event()
         self._stopped = threading.Event()
-        self._standby = Standby(settings.worker_slots)
-        self.threads = max(1, (os.cpu_count() or 1) // settings.worker_slots)
-        self.identity = self._look_around()
+        scout = TrainingProcess()
+        found = found_by(scout)
+        gpus = gpu_names(len(found.cuda_devices))
+        slots = plan_slots(cpus=cpu_count(), cpu_slots=settings.worker_slots, gpus=gpus)
+        self._standby = Standby({slot.name: visible_gpus(slot, host_has_gpus=bool(gpus)) for slot in slots}, scout)
+        self._claiming = threading.Lock()
+        self._free = [*slots]  # GPUs first
+        self.identity = WorkerIdentity(slots, details_of(found))
+        self._held = ExitStack()
+        self._scratch = self._held.enter_context(own_scratch(settings.scratch_dir, self.identity.id))
         self._upkeep = Upkeep(database, self._artifacts, Bell(settings), settings)
         self._heartbeat = threading.Thread(target=self._announce, name="heartbeat", daemon=True)
 
@@ -55,6 +67,8 @@ class TrainingWorker:
         self._heartbeat.join()
         self._upkeep.stop()
         self._standby.stop()
+        self._held.close()
+        self._artifacts.close()
         try:
             with self._database.write() as session:
                 retire(session, self.identity.id)
@@ -62,50 +76,47 @@ class TrainingWorker:
             _log.warning("the database is away; upkeep forgets this worker later")
 
     def work(self) -> None:
-        """Train what is queued until nothing is: the answer to one wake-up."""
+        """Train what is queued until nothing is that a free slot could take: the answer to one wake-up."""
         while not self.draining.is_set():
-            lease = self._claim()
-            if lease is None:
+            claimed = self._claim()
+            if claimed is None:
                 return
-            _log.info("job %s: attempt %d", lease.job_id, lease.attempt)
-            Supervisor(
-                lease,
-                self._standby.take(),
-                database=self._database,
-                artifacts=self._artifacts,
-                settings=self._settings,
-                threads=self.threads,
-                draining=self.draining,
-            ).run()
+            slot, lease = claimed
+            _log.info("job %s: attempt %d on %s", lease.job_id, lease.attempt, slot.name)
+            try:
+                Supervisor(
+                    lease,
+                    self._standby.take(slot.name),
+                    database=self._database,
+                    artifacts=self._artifacts,
+                    settings=self._settings,
+                    scratch=self._scratch,
+                    threads=slot.threads,
+                    draining=self.draining,
+                ).run()
+            finally:
+                with self._claiming:
+                    self._free = sorted([*self._free, slot], key=self.identity.slots.index)
 
-    def _claim(self) -> Lease | None:
-        try:
-            with self._database.write() as session:
-                return claim_next(
-                    session,
-                    self.identity.id,
-                    self.identity.device_classes,
-                    lease_seconds=self._settings.lease_seconds,
-                )
-        except DBAPIError as error:
-            _log.warning("no job claimed: the database is away (%s); upkeep rings again", type(error).__name__)
+    def _claim(self) -> tuple[Slot, Lease] | None:
+        """A job for one of the free slots, which is then taken; threads go one by one, to see them all."""
+        with self._claiming:
+            try:
+                for slot in self._free:
+                    with self._database.write() as session:
+                        lease = claim_next(
+                            session,
+                            self.identity.id,
+                            slot.device_classes,
+                            lease_seconds=self._settings.lease_seconds,
+                            slot=slot.name,
+                        )
+                    if lease is not None:
+                        self._free.remove(slot)
+                        return slot, lease
+            except DBAPIError as error:
+                _log.warning("no job claimed: the database is away (%s); upkeep rings again", type(error).__name__)
             return None
-
-    def _look_around(self) -> WorkerIdentity:
-        """Ask the first child, which has imported torch, what devices there are."""
-        child = self._standby.peek()
-        child.ready.wait()
-        if child.devices is None:
-            raise SystemExit(f"a training process cannot start on this host:\n{child.errors}")
-        gpus = child.devices.cuda_devices
-        classes = (DeviceClass.CUDA, DeviceClass.AUTO, DeviceClass.CPU) if gpus else (DeviceClass.CPU, DeviceClass.AUTO)
-        details: dict[str, Any] = {
-            "torch": child.devices.torch,
-            "gpus": list(gpus),
-            "cpus": os.cpu_count(),
-            "threads_per_job": self.threads,
-        }
-        return WorkerIdentity(classes, self._settings.worker_slots, details)
 
     def _announce(self) -> None:
         while True:
@@ -116,6 +127,25 @@ class TrainingWorker:
                 _log.warning("no sign of life written: the database is away (%s)", type(error).__name__)
             if self._stopped.wait(HEARTBEAT_SECONDS):
                 return
+
+
+def found_by(scout: TrainingProcess) -> Ready:
+    """What a training process, once it has imported torch, sees on this host; SystemExit when it cannot start."""
+    scout.ready.wait()
+    if scout.devices is None:
+        raise SystemExit(f"a training process cannot start on this host:\n{scout.errors}")
+    return scout.devices
+
+
+def details_of(found: Ready) -> dict[str, Any]:
+    """What a worker says of its host."""
+    return {
+        "processor": processor(),
+        "cpus": cpu_count(),
+        "memory_bytes": memory_bytes(),
+        "gpus": [gpu.model_dump() for gpu in found.cuda_devices],
+        "torch": found.torch,
+    }
 
 
 def run(settings: Settings, *, exit_with_parent: bool = False) -> None:
@@ -138,16 +168,15 @@ def run(settings: Settings, *, exit_with_parent: bool = False) -> None:
     if exit_with_parent:
         threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
     worker.start()
-    gpus = ", ".join(identity.details["gpus"]) or "no GPU"
-    _log.info("worker %s: %d slot(s), %d CPU thread(s) each, %s", identity.id, identity.slots, worker.threads, gpus)
+    _say_what_was_found(identity)
     # Celery warns that root may be handed pickles; only JSON is accepted here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    devices = [DeviceClass.CUDA, DeviceClass.CPU] if identity.details["gpus"] else [DeviceClass.CPU]
+    served = {device for slot in identity.slots for device in slot.device_classes}
     try:
         celery.Worker(
             pool="threads",
-            concurrency=identity.slots,
-            queues=[queue_name(device) for device in devices],
+            concurrency=len(identity.slots),
+            queues=[queue_name(device) for device in (DeviceClass.CUDA, DeviceClass.CPU) if device in served],
             loglevel=settings.log_level.upper(),
             without_gossip=True,
             without_mingle=True,
@@ -157,6 +186,23 @@ def run(settings: Settings, *, exit_with_parent: bool = False) -> None:
     finally:
         worker.stop()
         database.close()
+
+
+def _say_what_was_found(identity: WorkerIdentity) -> None:
+    found = identity.details
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / GIB:.0f} GiB)" for gpu in found["gpus"]) or "no GPU"
+    _log.info(
+        "worker %s found %s, %d CPU(s), %.1f GiB of memory, %s, torch %s",
+        identity.id,
+        found["processor"],
+        found["cpus"],
+        found["memory_bytes"] / GIB,
+        gpus,
+        found["torch"],
+    )
+    for slot in identity.slots:
+        takes = ", ".join(slot.device_classes)
+        _log.info("slot %s takes jobs of device %s, with %d CPU thread(s)", slot.name, takes, slot.threads)
 
 
 def _watch_parent() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from jobstore.artifacts import ArtifactFolder, StorageFailed
 from jobstore.checkpoints import NewCheckpoint, checkpoints_of
 from jobstore.database import Database
 from jobstore.events import EventLevel, told_after
@@ -37,31 +36,23 @@ from jobstore.leases import (
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.settings import Settings
 from jobstore.states import NewState, SavedState
+from jobstore.storage import ArtifactStore, BlobMissing, StorageFailed
 from pals_core.errors import ErrorCode, InvalidCheckpoint
-from pals_core.training.events import CheckpointSaved, Finished, Started, StateSaved
+from pals_core.training.events import CheckpointSaved, Finished, Progress, Started, StateSaved
 from worker.child import TrainingProcess
+from worker.endings import REASONS, STOPPED_ITSELF, cause_of_death
 from worker.keep import fetch_state, keep_checkpoint, keep_state, new_artifact_of
+from worker.memory import MemoryWatch, smaller_limit
 from worker.narrate import Narrator
-from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED, Failed, LeaseRenewed, Suspend, Suspended, Train
+from worker.protocol import DiskFull, Failed, LeaseRenewed, Suspend, Suspended, Train
 
 T = TypeVar("T")
-STOPPED_ITSELF = {
-    EXIT_LEASE_ENDED: "stopped because its lease was not renewed in time",
-    EXIT_ORPHANED: "stopped because its supervisor was gone",
-}
 _log = logging.getLogger(__name__)
 
 HEAR_SECONDS = 0.25
 REPORT_SECONDS = 1.0
 DATABASE_RETRY_SECONDS = 0.5
 DRAIN_SECONDS = 10.0  # for the step in progress and its state; then what was saved before has to do
-REASONS = {
-    ErrorCode.INVALID_TABLE: StatusReason.USER_ERROR,
-    ErrorCode.INVALID_SPEC: StatusReason.USER_ERROR,
-    ErrorCode.DIVERGED: StatusReason.USER_ERROR,
-    ErrorCode.NOT_DETERMINISTIC: StatusReason.USER_ERROR,
-    ErrorCode.OUT_OF_MEMORY: StatusReason.OUT_OF_MEMORY,
-}
 
 
 class Supervisor:
@@ -73,8 +64,9 @@ class Supervisor:
         child: TrainingProcess,
         *,
         database: Database,
-        artifacts: ArtifactFolder,
+        artifacts: ArtifactStore,
         settings: Settings,
+        scratch: Path,
         threads: int,
         draining: threading.Event,
     ) -> None:
@@ -85,8 +77,10 @@ class Supervisor:
         self._settings = settings
         self._threads = threads
         self._draining = draining
-        self._folder = settings.scratch_dir / f"{lease.job_id}-{lease.token}"
+        self._folder = scratch / f"{lease.job_id}-{lease.token}"
         self._narrator = Narrator()
+        limit = smaller_limit(lease.limits.get("max_memory_bytes"), settings.training_memory_bytes)
+        self._memory = MemoryWatch(child.pid, limit)
         self._reports = 0
         self._began = time.monotonic()
         self._reported = self._began
@@ -94,13 +88,16 @@ class Supervisor:
         self._owned_until = self._began + settings.lease_seconds
         self._renew_at = self._began + settings.lease_seconds / 3
         self._state: SavedState | None = None
+        self._training = False  # the child knows its job
         self._begun = False
+        self._stepping = False
         self._kept_step = 0  # checkpoints up to it are in the store already
         self._drain_until: float | None = None
         self._suspending = False
         self._suspended = False
         self._finished: Finished | None = None
         self._failed: Failed | None = None
+        self._held = ExitStack()
 
     def run(self) -> None:
         """Train the job to its end, whichever that is."""
@@ -110,6 +107,8 @@ class Supervisor:
                 pass
         except LeaseLost:
             _log.warning("job %s: the lease is lost, its training is stopped", self._lease.job_id)
+        except BlobMissing:
+            self._end_failed(StatusReason.INTERNAL, "dataset_missing", "the bytes of the dataset are gone")
         except StorageFailed as error:
             self._child.kill()
             self._wait_for_storage(str(error))
@@ -118,29 +117,35 @@ class Supervisor:
             self._end_failed(StatusReason.INTERNAL, error.code, f"the training left a damaged file: {error.message}")
         finally:
             self._child.kill()
+            self._held.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:
-        self._folder.mkdir(parents=True, mode=0o700)
+        try:
+            self._folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise StorageFailed(f"no folder for the training: {error.strerror}") from error
+        table = self._held.enter_context(self._artifacts.local(self._lease.dataset_key, beat=self._keep_lease))
         resume_from = self._fetch_newest_state()
+        self._training = True
         self._child.send(
             Train(
                 spec=self._lease.spec,
-                table_path=str(self._artifacts.path(self._lease.dataset_key)),
+                table_path=str(table),
                 dataset_sha256=self._lease.dataset_sha256,
                 output_dir=str(self._folder),
                 resume_from=None if resume_from is None else str(resume_from),
                 state_interval_seconds=self._settings.state_interval_seconds,
                 micro_batches=self._lease.micro_batches,
                 threads=self._threads,
-                lease_seconds=self._settings.lease_seconds,
+                lease_seconds=self._owned_until - time.monotonic(),
             )
         )
 
     def _fetch_newest_state(self) -> Path | None:
         """The newest state that is whole, in the training's folder; the others are given up."""
         for state in self._lease.states:
-            fetched = fetch_state(state, self._artifacts, self._folder)
+            fetched = fetch_state(state, self._artifacts, self._folder, self._keep_lease)
             if isinstance(fetched, Path):
                 self._state = state
                 return fetched
@@ -155,16 +160,15 @@ class Supervisor:
         line = self._child.hear(HEAR_SECONDS)
         if line is not None:
             self._hear(line)
+        self._keep_lease()
         now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew()
         if now - self._reported >= REPORT_SECONDS:
             self._report()
         if self._status is JobStatus.CANCELLING:
             self._child.kill()
             self._end(JobStatus.CANCELLED, "cancelled", reason=StatusReason.CANCELLED)
             return True
-        if self._over_time():
+        if self._over_time() or self._over_memory():
             return True
         if self._draining.is_set() and self._drain_until is None:
             self._drain_until = now + DRAIN_SECONDS
@@ -192,11 +196,19 @@ class Supervisor:
             self._finished = line
         elif isinstance(line, Failed):
             self._failed = line
+        elif isinstance(line, DiskFull):
+            raise StorageFailed(line.message)
         else:
             self._narrator.hear(line)
+            if isinstance(line, Progress) and not self._stepping:
+                self._stepping = True
+                self._report()  # whoever waits for the first step need not wait for the next report
 
-    def _renew(self) -> None:
+    def _keep_lease(self) -> None:
+        """Renew the lease when it is time to."""
         asked = time.monotonic()
+        if asked < self._renew_at:
+            return
         seconds = self._settings.lease_seconds
         runtime = self._runtime()
         self._write(lambda session: renew(session, self._lease, lease_seconds=seconds, runtime_seconds=runtime))
@@ -204,7 +216,8 @@ class Supervisor:
         # than the database grants it.
         self._owned_until = asked + seconds
         self._renew_at = asked + seconds / 3
-        self._child.send(LeaseRenewed(seconds=self._owned_until - time.monotonic()))
+        if self._training:
+            self._child.send(LeaseRenewed(seconds=self._owned_until - time.monotonic()))
 
     def _begin(self, started: Started) -> None:
         """Say where the training begins, and learn what the job's record has of the steps to be done again."""
@@ -250,12 +263,12 @@ class Supervisor:
         if saved.step <= self._kept_step and saved.result is None:
             Path(saved.path).unlink()
             return
-        self._report(checkpoint=keep_checkpoint(saved, self._artifacts, self._new_artifact))
+        self._report(checkpoint=keep_checkpoint(saved, self._artifacts, self._new_artifact, self._keep_lease))
 
     def _store_state(self, saved: StateSaved) -> None:
         """Keep a state, likewise; a training can do without."""
         try:
-            state = keep_state(saved, self._artifacts, self._new_artifact)
+            state = keep_state(saved, self._artifacts, self._new_artifact, self._keep_lease)
         except StorageFailed as error:
             self._narrator.note(f"the state after step {saved.step} was not saved: {error}", EventLevel.WARNING)
             return
@@ -283,6 +296,15 @@ class Supervisor:
         self._end_failed(StatusReason.TIMEOUT, "runtime_exceeded", f"ran longer than max_runtime_seconds = {limit:g}")
         return True
 
+    def _over_memory(self) -> bool:
+        excess = self._memory.excess()
+        if excess is None:
+            return False
+        self._child.kill()
+        self._report()
+        self._fail(excess)
+        return True
+
     def _settle(self) -> None:
         """The training process has ended and was heard out: say what came of it."""
         self._report()
@@ -296,16 +318,10 @@ class Supervisor:
             self._release()
         elif self._failed is not None and self._state is not None and self._is_about_the_state(self._failed):
             self._do_without(self._state, self._failed.message)
-        elif self._failed is not None and self._may_fit_in_parts(self._failed):
-            runtime = self._runtime()
-            text = f"{self._failed.message}; its batches are now computed in two parts"
-            self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
         elif self._failed is not None:
-            failed = self._failed
-            reason = REASONS.get(failed.code, StatusReason.INTERNAL)
-            self._end_failed(reason, failed.code, failed.message, param=failed.param)
+            self._fail(self._failed)
         elif code < 0 or code in STOPPED_ITSELF:
-            text = f"the training process {_cause_of_death(code)}"
+            text = f"the training process {cause_of_death(code)}"
             runtime = self._runtime()
             self._write(lambda session: lose(session, self._lease, message=text, runtime_seconds=runtime))
         else:
@@ -313,6 +329,15 @@ class Supervisor:
             self._end_failed(
                 StatusReason.INTERNAL, "training_crashed", f"the training process exited with status {code}: {tail}"
             )
+
+    def _fail(self, failed: Failed) -> None:
+        if self._may_fit_in_parts(failed):
+            runtime = self._runtime()
+            text = f"{failed.message}; its batches are now computed in two parts"
+            self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
+        else:
+            reason = REASONS.get(failed.code, StatusReason.INTERNAL)
+            self._end_failed(reason, failed.code, failed.message, param=failed.param)
 
     def _may_fit_in_parts(self, failed: Failed) -> bool:
         """Out of memory for the first time: half of each batch at a time may do."""
@@ -371,11 +396,3 @@ class Supervisor:
                     raise LeaseLost(self._lease.job_id) from error
                 _log.warning("job %s: the database is away (%s)", self._lease.job_id, type(error).__name__)
                 time.sleep(DATABASE_RETRY_SECONDS)
-
-
-def _cause_of_death(code: int) -> str:
-    """What an exit status that is a loss, not a failure, says to a person."""
-    if code in STOPPED_ITSELF:
-        return STOPPED_ITSELF[code]
-    hint = "; often the system's answer to a lack of memory" if -code == signal.SIGKILL else ""
-    return f"was killed by {signal.Signals(-code).name}{hint}"

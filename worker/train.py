@@ -6,6 +6,7 @@ and when the lease runs out that the supervisor keeps renewing.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -20,11 +21,14 @@ from pydantic import BaseModel
 from pals_core.errors import ErrorCode, PalsError
 from pals_core.spec import Spec
 from pals_core.training.events import CheckpointSaved, StateSaved
+from worker.memory import be_killed_first
 from worker.outbox import INTERVAL_SECONDS, Outbox
 from worker.protocol import (
     EXIT_LEASE_ENDED,
     EXIT_ORPHANED,
+    DiskFull,
     Failed,
+    Gpu,
     LeaseRenewed,
     Ready,
     Suspend,
@@ -32,6 +36,8 @@ from worker.protocol import (
     ToChild,
     Train,
 )
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LeaseClock:
@@ -55,11 +61,14 @@ def main() -> None:
     output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
+    be_killed_first()
+
     import torch
 
     from pals_core.training import trainer  # noqa: F401 (imported now, so that a job need not wait for it)
 
-    devices = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    devices = tuple(Gpu(name=gpu.name, memory_bytes=gpu.total_memory) for gpu in found)
     lock = threading.Lock()
 
     def say(line: BaseModel) -> None:
@@ -96,6 +105,8 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
     from pals_core.training.trainer import Trainer
 
     output_dir = Path(job.output_dir)
+    # What a library leaves in the folder it runs in goes with the training; and people see what this process trains.
+    os.chdir(output_dir)
     # Whoever wants states more often than usual gets them as often.
     outbox = Outbox(output_dir / "outbox", say, min(INTERVAL_SECONDS, job.state_interval_seconds))
     try:
@@ -127,6 +138,11 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
         say(Failed(code=error.code, message=error.message, param=param))
     except MemoryError:
         say(Failed(code=ErrorCode.OUT_OF_MEMORY, message="the training process ran out of memory"))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            traceback.print_exc()
+            return 1
+        say(DiskFull(message=f"no room for the files of the training: {os.strerror(error.errno)}"))
     except Exception:
         traceback.print_exc()
         return 1

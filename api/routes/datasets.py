@@ -19,6 +19,7 @@ from jobstore.artifacts import get_artifact
 from jobstore.database import Database
 from jobstore.datasets import create_dataset, delete_dataset, get_dataset, list_datasets
 from jobstore.lifecycle import DatasetStatus
+from jobstore.storage import StorageFailed
 from jobstore.tables import DEFAULT_TENANT
 from pals_core.errors import ErrorCode
 
@@ -60,16 +61,21 @@ def _shown(database: Database, dataset_id: str) -> DatasetBody:
 
 
 def _create(services: Services, upload: Upload) -> str:
-    with services.database.write() as session:
-        return create_dataset(
-            session,
-            tenant_id=DEFAULT_TENANT,
-            name=upload.name,
-            media_type=upload.media_type,
-            artifact_id=upload.artifact_id,
-            blob=upload.blob,
-            audit_seconds=services.audits.owned_seconds,
-        ).id
+    try:
+        with services.database.write() as session:
+            return create_dataset(
+                session,
+                tenant_id=DEFAULT_TENANT,
+                name=upload.name,
+                media_type=upload.media_type,
+                artifact_id=upload.artifact_id,
+                blob=upload.blob,
+                audit_seconds=services.audits.owned_seconds,
+            ).id
+    except StorageFailed:
+        # An upload of more than a day: the sweep has forgotten its row, so nobody else would remove the bytes.
+        services.artifacts.delete(upload.artifact_key)
+        raise
 
 
 def _delete_quietly(database: Database, dataset_id: str) -> None:
@@ -148,8 +154,8 @@ def download_dataset(services: ServicesDep, request: Request, dataset_id: Datase
         artifact = get_artifact(session, dataset.artifact_id)
     return blob_response(
         request,
-        services.artifacts.path(artifact.key),
-        sha256=artifact.sha256 or "",
+        services.artifacts,
+        artifact,
         media_type=dataset.media_type,
         name=file_name(dataset.name, MEDIA_SUFFIXES[dataset.media_type]),
     )

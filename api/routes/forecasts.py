@@ -17,11 +17,12 @@ from jobstore.artifacts import get_artifact
 router = APIRouter(prefix="/v1/checkpoints/{checkpoint_id}/forecasts", tags=["forecasts"])
 
 
-def _arguments(services: Services, checkpoint_id: str, body: ForecastRequest) -> dict[str, Any]:
-    """What the child process needs: paths of stored files, and what was given."""
+def _arguments(services: Services, checkpoint_id: str, body: ForecastRequest) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the child process needs: what was given, and the keys of stored files."""
     with services.database.read() as session:
         _, artifact = existing_checkpoint(session, checkpoint_id)
-        arguments: dict[str, Any] = {"checkpoint": str(services.artifacts.path(artifact.key))}
+        arguments: dict[str, Any] = {}
+        blobs = {"checkpoint": artifact.key}
         if body.values is not None:
             arguments["rows"] = {"timestamps": body.timestamps, "values": body.values}
         if body.future is not None:
@@ -38,8 +39,8 @@ def _arguments(services: Services, checkpoint_id: str, body: ForecastRequest) ->
             ready_profile(dataset)
             if dataset.artifact_id is None:
                 raise ApiProblem(ProblemCode.DATASET_DELETED, f"Nothing is stored of dataset {dataset.id}.")
-            arguments["table"] = str(services.artifacts.path(get_artifact(session, dataset.artifact_id).key))
-    return arguments
+            blobs["table"] = get_artifact(session, dataset.artifact_id).key
+    return arguments, blobs
 
 
 @router.post("")
@@ -52,6 +53,6 @@ async def post_forecast(
     series it was trained on. A model with known-future columns needs their values in `future`. The intervals come
     from the errors on the validation part; how many values they cover on the test part, the evaluation says.
     """
-    arguments = await run_sync(_arguments, services, checkpoint_id, body or ForecastRequest())
-    forecast = await asyncio.wrap_future(services.offload.forecast(arguments))
+    arguments, blobs = await run_sync(_arguments, services, checkpoint_id, body or ForecastRequest())
+    forecast = await asyncio.wrap_future(services.offload.forecast(arguments, blobs))
     return ForecastBody(checkpoint_id=checkpoint_id, **forecast)

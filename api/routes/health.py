@@ -6,10 +6,11 @@ from fastapi import APIRouter
 
 from api.problems import ApiProblem, ProblemCode, ProblemItem
 from api.schemas.health import Live, Part, Ready
+from api.schemas.workers import WorkerBody
 from api.services import Services, ServicesDep
-from jobstore.artifacts import StorageFailed
+from api.worker_view import show_workers
 from jobstore.database import DatabaseUnavailable
-from jobstore.workers import alive
+from jobstore.storage import StorageFailed
 
 router = APIRouter(tags=["health"])
 
@@ -36,10 +37,12 @@ def _broker(services: Services) -> Part:
     return Part(ready=False, message="the broker does not answer")
 
 
-def _worker(services: Services) -> Part:
-    with services.database.read() as session:
-        count = len(alive(session))
-    return Part(ready=count > 0, message=f"{count} live workers" if count else "no live worker")
+def _worker(workers: list[WorkerBody]) -> Part:
+    if not workers:
+        return Part(ready=False, message="no live worker")
+    slots = [slot for worker in workers for slot in worker.slots]
+    at_work = sum(slot.job is not None for slot in slots)
+    return Part(ready=True, message=f"{len(workers)} live, {at_work} of {len(slots)} slots at work")
 
 
 @router.get("/healthz")
@@ -52,9 +55,13 @@ async def show_live() -> Live:
 def show_ready(services: ServicesDep) -> Ready:
     """Answers 200 when a job could be taken and run: database, storage, broker and a worker are there."""
     parts = {"database": _database(services), "storage": _storage(services), "broker": _broker(services)}
-    parts["worker"] = (
-        _worker(services) if parts["database"].ready else Part(ready=False, message="unknown without the database")
-    )
+    workers: list[WorkerBody] = []
+    if parts["database"].ready:
+        with services.database.read() as session:
+            workers = show_workers(session)
+        parts["worker"] = _worker(workers)
+    else:
+        parts["worker"] = Part(ready=False, message="unknown without the database")
     missing = {name: part for name, part in parts.items() if not part.ready}
     if missing:
         raise ApiProblem(
@@ -63,4 +70,4 @@ def show_ready(services: ServicesDep) -> Ready:
             [ProblemItem(parameter=name, message=part.message) for name, part in missing.items()],
             extensions={"parts": {name: part.model_dump() for name, part in parts.items()}},
         )
-    return Ready(parts=parts)
+    return Ready(parts=parts, workers=workers)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from api.schemas.bodies import ResponseBody
+from api.schemas.workers import WorkerBody
 
 
 class Live(ResponseBody):
@@ -21,3 +24,4 @@ class Part(ResponseBody):
 class Ready(ResponseBody):
     status: Literal["ready"] = "ready"
     parts: dict[str, Part]
+    workers: list[WorkerBody] = Field(description="The living ones, and what each is training.")

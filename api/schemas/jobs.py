@@ -46,7 +46,12 @@ EXAMPLE_JOB: dict[str, Any] = {
             "device": "auto",
         },
     },
-    "limits": {"max_runtime_seconds": None, "max_pending_seconds": None, "max_attempts": 3},
+    "limits": {
+        "max_runtime_seconds": None,
+        "max_pending_seconds": None,
+        "max_memory_bytes": None,
+        "max_attempts": 3,
+    },
     "priority": 0,
     "dense_twin": False,
     "metadata": {"team": "demand"},
@@ -63,7 +68,7 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
 class Limits(BaseModel):
-    """How long a job may take and how often it may be lost."""
+    """How much time and memory a job may take, and how often it may be lost."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -72,6 +77,12 @@ class Limits(BaseModel):
     )
     max_pending_seconds: float | None = Field(
         None, gt=0, description="Time in the queue after which the job fails; null: no limit."
+    )
+    max_memory_bytes: int | None = Field(
+        None,
+        gt=0,
+        le=2**60,
+        description="Resident memory of the training's process, PyTorch included; null: only the worker's own limit.",
     )
     max_attempts: int = Field(
         3, ge=1, le=100, description="Attempts that may be lost to dead workers without a new saved state between them."
@@ -120,7 +131,10 @@ class JobProgress(ResponseBody):
 class JobQueue(ResponseBody):
     """Where a queued job stands."""
 
-    jobs_ahead: int
+    jobs_ahead: int = Field(description="As long as no job ends and none is added.")
+    estimated_wait_seconds: float | None = Field(
+        description="From what is running and how long recent jobs took; null: not known yet."
+    )
     waiting_for: str | None = Field(description="What is missing before it can run; null when only its turn is.")
 
 

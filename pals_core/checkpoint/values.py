@@ -5,6 +5,7 @@ Shapes: k active values, R rows: the tensor's first axis. Complex values are pai
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,13 +21,20 @@ STORED_TYPES = {
 _LARGEST = 127  # −128 is not used: the scale is symmetric
 
 
+def active_values(tensor: Tensor, mask: Tensor) -> Tensor:
+    """Return the values, [k], of a tensor where its mask is on, in row-major order; both are of the CPU."""
+    # Where they are numpy finds out ten times as fast as torch, which looks for it as well when indexed by booleans.
+    places = torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return tensor.reshape(-1).index_select(0, places)
+
+
 def compress(weight: Tensor, mask: Tensor, precision: StoredPrecision) -> tuple[Tensor, Tensor | None]:
     """Return the active values of a float32 or complex64 tensor as they are stored, and for int8 the scales, [R].
 
     A scale is the largest magnitude of its row's active values over 127, 0 for a row without any; values are rounded
     to the nearest multiple of it. Raises InvalidCheckpoint for a weight that fp16 cannot hold.
     """
-    values = weight[mask]
+    values = active_values(weight, mask)
     reals = torch.view_as_real(values) if values.is_complex() else values
     if precision is StoredPrecision.INT8:
         rows = torch.view_as_real(weight * mask) if weight.is_complex() else weight * mask

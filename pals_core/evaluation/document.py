@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pals_core.checkpoint.header import Metrics, OriginalMetrics
 
@@ -32,6 +32,9 @@ class UnitErrors(DocumentPart, Generic[Numbers]):
     smape: Numbers = Field(
         description="200·|forecast − actual| / (|forecast| + |actual|), in per cent; 0 where both are 0."
     )
+
+
+FIGURES = tuple(UnitErrors.model_fields)
 
 
 class ErrorFigures(DocumentPart, Generic[Numbers]):
@@ -106,6 +109,15 @@ class Evaluation(DocumentPart):
     )
     intervals: tuple[IntervalCoverage, ...] = Field(description="Of the default levels that these residuals allow.")
     samples: tuple[WindowSample, ...] = Field(description="The worst, the median and the best window.")
+
+    @model_validator(mode="after")
+    def _of_its_shape(self) -> Evaluation:
+        for kind in (self.forecaster, self.naive):
+            for numbers, count in ((kind.by_step, self.horizon), (kind.by_column, len(self.columns))):
+                lists = [getattr(units, name) for units in (numbers.scaled, numbers.original) for name in FIGURES]
+                if any(len(one) != count for one in (*lists, numbers.mase) if one is not None):
+                    raise ValueError("a list of errors has not a number for each horizon step or column")
+        return self
 
     @property
     def metrics(self) -> Metrics:

@@ -16,8 +16,8 @@ from pals_core.checkpoint.tensor_file import replacing
 from pals_core.compaction.compact import CompactionReport, Part, compact
 from pals_core.data.lengths import window_lengths
 from pals_core.errors import ExportFailed
+from pals_core.evaluation.document import Evaluation
 from pals_core.export.card_pictures import draw_density, draw_errors
-from pals_core.export.step_errors import StepErrors
 from pals_core.spec import Split
 
 PAGE, DENSITY, ERRORS = "README.md", "density.png", "errors.png"
@@ -37,41 +37,42 @@ def model_card(
     """
     path, folder = Path(checkpoint_path), Path(output_dir)
     checkpoint = read_checkpoint(path)
-    errors = (
-        None if evaluation is None else _step_errors(evaluation, window_lengths(checkpoint.header.spec.data).horizon)
-    )
+    horizon = window_lengths(checkpoint.header.spec.data).horizon
+    evaluated = None if evaluation is None else _evaluation(evaluation, horizon)
     report = compact(checkpoint).report
     folder.mkdir(parents=True, exist_ok=True)
     draw_density(folder / DENSITY, checkpoint.header)
-    if errors is not None:
-        draw_errors(folder / ERRORS, errors)
+    if evaluated is not None:
+        draw_errors(folder / ERRORS, evaluated)
     else:
         (folder / ERRORS).unlink(missing_ok=True)
-    text = "\n\n".join(_sections(checkpoint, path, report, errors)) + "\n"
+    text = "\n\n".join(_sections(checkpoint, path, report, evaluated)) + "\n"
     with replacing(folder / PAGE) as part:
         part.write_text(text, encoding="utf-8")
     return folder / PAGE
 
 
-def _step_errors(evaluation: str | Path | Mapping[str, Any], horizon: int) -> StepErrors:
+def _evaluation(document: str | Path | Mapping[str, Any], horizon: int) -> Evaluation:
     try:
-        if isinstance(evaluation, Mapping):
-            errors = StepErrors.model_validate(evaluation)
+        if isinstance(document, Mapping):
+            evaluation = Evaluation.model_validate(document)
         else:
-            errors = StepErrors.model_validate_json(Path(evaluation).read_bytes())
+            evaluation = Evaluation.model_validate_json(Path(document).read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = "".join(f"/{part}" for part in first["loc"])
         raise ExportFailed(f"the evaluation cannot be read: {place}: {first['msg']}") from error
-    if errors.steps != horizon:
+    if evaluation.horizon != horizon:
         raise ExportFailed(
-            f"the evaluation is of {errors.steps} horizon steps and the checkpoint of {horizon}; give the one of this "
-            "checkpoint"
+            f"the evaluation is of {evaluation.horizon} horizon steps and the checkpoint of {horizon}; give the one of "
+            "this checkpoint"
         )
-    return errors
+    return evaluation
 
 
-def _sections(checkpoint: Checkpoint, path: Path, report: CompactionReport, errors: StepErrors | None) -> Iterator[str]:
+def _sections(
+    checkpoint: Checkpoint, path: Path, report: CompactionReport, evaluation: Evaluation | None
+) -> Iterator[str]:
     header = checkpoint.header
     horizon = window_lengths(header.spec.data).horizon
     columns = f"{len(header.columns)} columns" if len(header.columns) > 1 else _plain(header.columns[0])
@@ -85,9 +86,9 @@ def _sections(checkpoint: Checkpoint, path: Path, report: CompactionReport, erro
     yield _table(("", ""), _data(header))
     yield "## Sparsity"
     yield from _sparsity(checkpoint, path, report)
-    if header.metrics is not None or errors is not None:
+    if header.metrics is not None or evaluation is not None:
         yield "## Errors"
-        yield from _errors(header, errors)
+        yield from _errors(header, evaluation)
     yield "## Use"
     yield _use(header, path)
     yield "## Spec"
@@ -182,7 +183,7 @@ def _compaction(report: CompactionReport) -> str:
     )
 
 
-def _errors(header: CheckpointHeader, errors: StepErrors | None) -> Iterator[str]:
+def _errors(header: CheckpointHeader, evaluation: Evaluation | None) -> Iterator[str]:
     if header.metrics is not None:
         metrics = header.metrics
         yield "Means over every window of the test part."
@@ -193,7 +194,7 @@ def _errors(header: CheckpointHeader, errors: StepErrors | None) -> Iterator[str
                 ("the data's units", f"{metrics.original.mse:.6g}", f"{metrics.original.mae:.6g}"),
             ),
         )
-    if errors is not None:
+    if evaluation is not None:
         yield f"![Errors by horizon step]({ERRORS})"
 
 

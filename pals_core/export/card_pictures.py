@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pals_core.checkpoint.header import CheckpointHeader
-from pals_core.export.step_errors import StepErrors
+from pals_core.evaluation.document import Evaluation
 from pals_core.figures import ACCENT, INK, MUTED, SECOND, add_legend, add_title, new_figure
 
 # Inches. So many layers that their bars need more are drawn thinner, without names where these would overlap.
@@ -35,17 +35,15 @@ def draw_density(path: Path, header: CheckpointHeader) -> None:
     figure.savefig(path)
 
 
-def draw_errors(path: Path, errors: StepErrors) -> None:
+def draw_errors(path: Path, evaluation: Evaluation) -> None:
     """Draw mean squared and absolute error by horizon step, beside those of the seasonal naive forecast."""
     figure, both = new_figure(2, height=6.2)
-    steps = range(1, errors.steps + 1)
-    marker = "o" if errors.steps < 50 else ""
-    kinds = [("forecaster", errors.forecaster, ACCENT)]
-    if errors.naive is not None:
-        kinds.append(("seasonal naive", errors.naive, INK))
+    steps = range(1, evaluation.horizon + 1)
+    marker = "o" if evaluation.horizon < 50 else ""
+    kinds = [("forecaster", evaluation.forecaster, ACCENT), ("seasonal naive", evaluation.naive, INK)]
     for axes, of_kind in zip(both, ("mse", "mae"), strict=True):
         for label, kind, colour in kinds:
-            numbers = [float("nan") if number is None else number for number in getattr(kind, of_kind)]
+            numbers = [float("nan") if number is None else number for number in getattr(kind.by_step.scaled, of_kind)]
             axes.plot(steps, numbers, color=colour, linewidth=1.8, marker=marker, markersize=4, label=label)
         axes.set_ylabel(f"{of_kind.upper()} (scaled)")
         axes.set_ylim(bottom=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.raw import TIME_NAMES
 from pals_core.data.table import Table, read_table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
-from pals_core.forecast.forecaster import load_forecaster
+from pals_core.forecast.forecaster import Forecaster, load_forecaster
 from pals_core.forecast.rows import ForecastRows
 
 
@@ -28,15 +28,16 @@ def forecast_json(
     series: Sequence[str] | None = None,
     horizon: int | None = None,
     levels: Sequence[float] | None = None,
+    load: Callable[[str], Forecaster] = load_forecaster,
 ) -> dict[str, Any]:
-    """Forecast with a checkpoint file; the arguments are those of `Forecaster.forecast`.
+    """Forecast with a checkpoint file, which `load` loads; the arguments are those of `Forecaster.forecast`.
 
     `rows` and `future` are None or `{"timestamps": […], "values": {column: […]}}`; `table` is a file whose end is taken
     in place of `rows`. The answer is `{"columns": […], "timestamps": […], "values": {column: […]}, "intervals":
     [{"level": …, "lower": {column: […]}, "upper": {column: […]}}]}`, with None where a pooled series has no forecast,
     and in intervals beyond the network's own horizon. Raises InvalidCheckpoint and InvalidForecastInput.
     """
-    forecaster = load_forecaster(path)
+    forecaster = load(path)
     recent = None if rows is None else _frame(rows, "")
     ahead = None if future is None else _frame(future, "/future")
     read = None if table is None else _read(table, forecaster.header, series)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pals_core.layers.dropout import Dropout
 
@@ -18,7 +17,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.expand = nn.Linear(d_model, d_ff, bias=bias)
         self.contract = nn.Linear(d_ff, d_model, bias=bias)
+        self.activation = nn.GELU()
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.contract(self.dropout(F.gelu(self.expand(x)))))  # type: ignore[no-any-return]
+        return self.dropout(self.contract(self.dropout(self.activation(self.expand(x)))))  # type: ignore[no-any-return]

@@ -24,7 +24,7 @@ class LossBuffer:
         self._learning_rate_at = learning_rate_at
         self._losses: list[Tensor] = []
         self._last_step = 0
-        self._flushed_at = time.monotonic()
+        self._flushed_at = -math.inf  # the first loss is told at once
         self._epoch_sum = 0.0
         self._epoch_steps = 0
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from pals_core.checkpoint.file import stored_tensors
 from pals_core.checkpoint.header import EpochSummary
 from pals_core.checkpoint.positions import decode_positions, encode_positions
+from pals_core.checkpoint.values import active_values
 from pals_core.sparsity.decision import Move
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import SparsityMethod
@@ -76,13 +77,13 @@ class TrainingState:
             weight = tensor.detach().cpu()
             tensors[f"weight/{name}"] = weight
             if name in masks:
-                tensors[f"weight/{name}"] = weight[masks[name]]
+                tensors[f"weight/{name}"] = active_values(weight, masks[name])
                 tensors[f"mask/{name}"] = torch.from_numpy(encode_positions(masks[name].numpy()))
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 moment = value.detach().cpu()
                 packed = name in masks and moment.shape == masks[name].shape
-                tensors[f"optimizer/{name}/{key}"] = moment[masks[name]] if packed else moment
+                tensors[f"optimizer/{name}/{key}"] = active_values(moment, masks[name]) if packed else moment
         tensors |= {f"method/{name}": value.cpu() for name, value in self.method.state_tensors().items()}
         on_cpu, on_gpu = random_state(self.device)
         tensors |= {"random/cpu": on_cpu, "random/order": self.order.state()}

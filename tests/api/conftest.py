@@ -15,7 +15,7 @@ import httpx
 import pandas as pd
 import pytest
 
-from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact
+from jobstore.artifacts import new_artifact
 from jobstore.checkpoints import NewCheckpoint, NewEvaluation, checkpoints_of
 from jobstore.database import Database, open_database
 from jobstore.events import EventType, NewEvent
@@ -25,7 +25,8 @@ from jobstore.metrics import Point
 from jobstore.schema import upgrade
 from jobstore.settings import Settings
 from jobstore.states import NewState
-from jobstore.workers import DeviceClass, WorkerIdentity, announce, retire
+from jobstore.storage import ArtifactFolder, StoredBlob
+from jobstore.workers import DeviceClass, Slot, WorkerIdentity, announce, retire
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
 from pals_core.data.table import Table
@@ -85,11 +86,11 @@ class Server:
         job: dict[str, Any] = response.json()
         return job
 
-    def claim(self, job_id: str) -> Lease:
+    def claim(self, job_id: str, worker: str = "wrk_test", slot: str | None = None) -> Lease:
         """What a worker gets that takes jobs until it has this one; the others are finished as failed."""
         while True:
             with self.database.write() as session:
-                lease = claim_next(session, "wrk_test", ("cpu", "auto"), lease_seconds=60)
+                lease = claim_next(session, worker, ("cpu", "auto"), lease_seconds=60, slot=slot)
             assert lease is not None
             if lease.job_id == job_id:
                 return lease
@@ -193,7 +194,7 @@ def either(request: pytest.FixtureRequest) -> Server:
 @pytest.fixture
 def live_worker(server: Server) -> Iterator[WorkerIdentity]:
     """A worker for CPU jobs that has just given a sign of life."""
-    worker = WorkerIdentity((DeviceClass.CPU, DeviceClass.AUTO), 1, {"torch": "2"})
+    worker = WorkerIdentity((Slot("cpu-0", (DeviceClass.CPU, DeviceClass.AUTO), 2),), {"torch": "2"})
     with server.database.write() as session:
         announce(session, worker)
     yield worker

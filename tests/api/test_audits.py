@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jobstore.artifacts import new_artifact
+from jobstore.artifacts import get_artifact, new_artifact
 from jobstore.database import now
 from jobstore.datasets import create_dataset
 from jobstore.tables import Dataset
@@ -46,6 +46,34 @@ def settled(server: Server, dataset_id: str) -> dict[str, Any]:
 
 def test_an_audit_whose_process_died_is_taken_over(either: Server) -> None:
     assert settled(either, orphan(either, expired=True))["status"] == "ready"
+
+
+def test_an_audit_of_bytes_that_are_gone_says_so(server: Server) -> None:
+    dataset_id = orphan(server, expired=False)
+    with server.database.write() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        assert dataset.artifact_id is not None
+        server.artifacts.delete(get_artifact(session, dataset.artifact_id).key)
+        dataset.audit_expires_at = now(session) - timedelta(seconds=1)
+    dataset_now = settled(server, dataset_id)
+    assert dataset_now["status"] == "invalid"
+    assert dataset_now["error"]["code"] == "audit_bytes_missing"
+
+
+def test_an_audit_waits_for_a_store_that_does_not_answer(tmp_path: Path, server: Server) -> None:
+    with serving(tmp_path) as alone:
+        alone.table = server.table
+        dataset_id = orphan(alone, expired=False)
+        away = alone.artifacts.root.rename(tmp_path / "away")
+        with alone.database.write() as session:
+            session.get_one(Dataset, dataset_id).audit_expires_at = now(session) - timedelta(seconds=1)
+        while "audit_put_off" not in (tmp_path / "stderr").read_text():
+            time.sleep(0.1)
+        assert alone.http.get(f"/v1/datasets/{dataset_id}").json()["status"] == "auditing"
+        away.rename(alone.artifacts.root)
+        with alone.database.write() as session:
+            session.get_one(Dataset, dataset_id).audit_expires_at = now(session) - timedelta(seconds=1)
+        assert settled(alone, dataset_id)["status"] == "ready"
 
 
 def test_a_job_on_a_dataset_under_audit_is_told_to_come_back(server: Server, problem: Problem) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from api.multipart import FormReader
 from jobstore.tables import Artifact
@@ -27,6 +27,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def stored_files(server: Server) -> set[Path]:
     return {path for path in server.artifacts.root.rglob("*") if path.is_file()}
+
+
+def pending(server: Server) -> int:
+    with server.database.read() as session:
+        return len(session.scalars(select(Artifact).where(Artifact.status == "pending")).all())
 
 
 def test_a_raw_upload_is_audited_and_comes_back_unchanged(either: Server) -> None:
@@ -225,6 +230,22 @@ def test_a_full_disk_is_507_and_leaves_nothing(full_server: Server, problem: Pro
     assert stored_files(server) == set()
 
 
+def test_an_upload_that_took_longer_than_the_sweep_waits_leaves_nothing(server: Server) -> None:
+    before = stored_files(server)
+    url = server.http.base_url
+    with socket.create_connection((url.host, url.port or 80)) as connection:
+        head = "POST /v1/datasets?name=x HTTP/1.0\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+        connection.sendall(f"{head}Content-Length: {len(server.table)}\r\n\r\n".encode() + server.table[:100])
+        wait_until(lambda: pending(server) == 1)
+        with server.database.write() as session:
+            session.execute(delete(Artifact).where(Artifact.status == "pending"))
+        connection.sendall(server.table[100:])
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert b" 503 " in answer.partition(b"\r\n")[0]
+    assert b"storage_unavailable" in answer
+    assert stored_files(server) <= before
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -236,15 +257,10 @@ def test_a_full_disk_is_507_and_leaves_nothing(full_server: Server, problem: Pro
 )
 def test_a_client_that_leaves_midway_leaves_nothing_behind(server: Server, head: bytes) -> None:
     before, listed = stored_files(server), server.http.get("/v1/datasets").json()
-
-    def pending() -> int:
-        with server.database.read() as session:
-            return len(session.scalars(select(Artifact).where(Artifact.status == "pending")).all())
-
     url = server.http.base_url
     with socket.create_connection((url.host, url.port or 80)) as connection:
         connection.sendall(b"POST /v1/datasets?name=x HTTP/1.1\r\nHost: localhost\r\n" + head)
-        wait_until(lambda: pending() == 1)
-    wait_until(lambda: pending() == 0)
+        wait_until(lambda: pending(server) == 1)
+    wait_until(lambda: pending(server) == 0)
     assert stored_files(server) <= before
     assert server.http.get("/v1/datasets").json() == listed

@@ -24,7 +24,8 @@ from api.app import create_app
 from jobstore.database import open_database
 from jobstore.schema import upgrade
 from jobstore.settings import Settings
-from jobstore.artifacts import ArtifactFolder, new_artifact
+from jobstore.artifacts import new_artifact
+from jobstore.storage import ArtifactFolder
 from jobstore.checkpoints import NewCheckpoint, checkpoints_of
 from jobstore.leases import Report, claim_next, record
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
+from jobstore.lifecycle import JobStatus
 from jobstore.workers import WorkerIdentity, announce
 from tests.api.conftest import Problem, Server, serving
 from tests.servers.postgres import PostgresServer
@@ -19,6 +20,20 @@ def test_it_is_live_without_a_worker_and_ready_with_one(
     assert set(ready.json()["parts"]) == {"database", "storage", "broker", "worker"}
 
 
+def test_readiness_and_the_workers_list_say_what_each_slot_trains(server: Server, live_worker: WorkerIdentity) -> None:
+    job_id = server.queue()["id"]
+    lease = server.claim(job_id, worker=live_worker.id, slot="cpu-0")
+    server.tell(lease, 1, progress={"step": 7, "total_steps": 9})
+
+    ready = server.http.get("/readyz").json()
+    assert ready["parts"]["worker"]["message"] == "1 live, 1 of 1 slots at work"
+    [worker] = server.http.get("/v1/workers").json()["data"]
+    assert [worker] == [{**shown, "seen_at": worker["seen_at"]} for shown in ready["workers"]]
+    slot = {"name": "cpu-0", "device_classes": ["cpu", "auto"], "threads": 2, "gpu": None}
+    assert worker["slots"] == [{**slot, "job": {"id": job_id, "step": 7, "total_steps": 9}}]
+    server.end(lease, JobStatus.FAILED)
+
+
 def test_readiness_names_what_is_missing(tmp_path: Path, problem: Problem) -> None:
     with serving(tmp_path, {"PALS_BROKER_URL": "redis://127.0.0.1:1/0"}) as server:
         response = server.http.get("/readyz")
@@ -28,7 +43,7 @@ def test_readiness_names_what_is_missing(tmp_path: Path, problem: Problem) -> No
         assert missing == {"broker", "worker"}
         assert {error["parameter"] for error in body["errors"]} == missing
         with server.database.write() as session:
-            announce(session, WorkerIdentity((), 1, {}))
+            announce(session, WorkerIdentity((), {}))
         assert server.http.get("/readyz").json()["parts"]["worker"]["ready"] is True
         shutil.rmtree(server.artifacts.root, ignore_errors=True)
         server.artifacts.root.write_text("in the way")

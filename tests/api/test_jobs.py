@@ -39,7 +39,12 @@ def test_a_posted_job_is_queued_with_every_default_filled_in(either: Server) -> 
     assert job["spec"]["data"]["targets"] == ["calm", "rising", "noise"]
     assert job["spec"]["model"] == {"name": "dlinear", "moving_avg": 25, "per_column": False}
     assert job["spec"]["method"]["name"] == "pals"
-    assert job["limits"] == {"max_runtime_seconds": None, "max_pending_seconds": None, "max_attempts": 3}
+    assert job["limits"] == {
+        "max_runtime_seconds": None,
+        "max_pending_seconds": None,
+        "max_memory_bytes": None,
+        "max_attempts": 3,
+    }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", job["created_at"])
     shown = server.http.get(job["urls"]["stream"].removesuffix("/events/stream")).json()
     assert shown == job
@@ -143,7 +148,8 @@ def test_with_a_live_worker_a_job_waits_for_its_turn_alone(server: Server, live_
     job = server.queue()
     assert job["queue"]["waiting_for"] is None
     (worker,) = server.http.get("/v1/workers").json()["data"]
-    assert (worker["id"], worker["device_classes"], worker["jobs"]) == (live_worker.id, ["cpu", "auto"], [])
+    (slot,) = worker["slots"]
+    assert (worker["id"], slot["device_classes"], slot["job"]) == (live_worker.id, ["cpu", "auto"], None)
 
 
 def test_a_running_job_shows_its_progress_and_metrics(either: Server) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from api.offload import OffloadCause, OffloadFailed, OffloadPool, OffloadRefused
+from api.offload import OffloadPool
+from api.offload_process import OffloadCause, OffloadFailed, OffloadRefused
 from jobstore.settings import Settings
+from jobstore.storage import ArtifactFolder
 
 TABLE = b"date,a\n2026-01-01,1\n2026-01-02,2\n2026-01-03,4\n"
 
@@ -24,9 +26,14 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
+def pool_in(folder: Path, **settings: object) -> OffloadPool:
+    """A pool whose store is a folder that is looked at directly."""
+    return OffloadPool(Settings.model_validate(settings), ArtifactFolder(str(folder)))
+
+
 @pytest.fixture
-def pool() -> Iterator[OffloadPool]:
-    opened = OffloadPool(Settings())
+def pool(tmp_path: Path) -> Iterator[OffloadPool]:
+    opened = pool_in(tmp_path)
     yield opened
     opened.close()
 
@@ -39,24 +46,24 @@ def children() -> set[int]:
 
 
 def test_an_audit_comes_back_as_plain_data(pool: OffloadPool, table: Path) -> None:
-    assert pool.audit(table).result()["columns"] == ["a"]
+    assert pool.audit(table.name).result()["columns"] == ["a"]
 
 
 def test_a_child_is_kept_warm_and_replaced_when_it_died(pool: OffloadPool, table: Path) -> None:
-    pool.audit(table).result()
+    pool.audit(table.name).result()
     first = children()
     assert len(first) == 1
-    pool.audit(table).result()
+    pool.audit(table.name).result()
     assert children() == first
     os.kill(first.pop(), signal.SIGKILL)
-    assert pool.audit(table).result()["rows"] == 3
+    assert pool.audit(table.name).result()["rows"] == 3
 
 
 def test_what_the_child_finds_wrong_is_passed_on_and_the_child_kept(pool: OffloadPool, tmp_path: Path) -> None:
     rubbish = tmp_path / "rubbish"
     rubbish.write_bytes(b"no table")
     with pytest.raises(OffloadRefused) as refused:
-        pool.audit(rubbish).result()
+        pool.audit(rubbish.name).result()
     assert refused.value.code == "invalid_table"
     assert len(children()) == 1
 
@@ -64,26 +71,26 @@ def test_what_the_child_finds_wrong_is_passed_on_and_the_child_kept(pool: Offloa
 def test_a_child_that_dies_at_work_is_reported_and_replaced(pool: OffloadPool, table: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    waiting = pool.audit(pipe)
+    waiting = pool.audit(pipe.name)
     while not (born := children()):
         time.sleep(0.01)
     os.kill(born.pop(), signal.SIGKILL)
     with pytest.raises(OffloadFailed) as failed:
         waiting.result()
     assert failed.value.cause is OffloadCause.CRASHED
-    assert pool.audit(table).result()["rows"] == 3
+    assert pool.audit(table.name).result()["rows"] == 3
 
 
 def test_a_child_beyond_its_time_is_killed(table: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    pool = OffloadPool(Settings.model_validate({"audit_seconds": 2}))
+    pool = pool_in(tmp_path, audit_seconds=2)
     try:
         with pytest.raises(OffloadFailed) as failed:
-            pool.audit(pipe).result()
+            pool.audit(pipe.name).result()
         assert failed.value.cause is OffloadCause.TIMEOUT
         assert children() == set()
-        assert pool.audit(table).result()["rows"] == 3
+        assert pool.audit(table.name).result()["rows"] == 3
     finally:
         pool.close()
 
@@ -91,16 +98,16 @@ def test_a_child_beyond_its_time_is_killed(table: Path, tmp_path: Path) -> None:
 def test_closing_ends_every_child_and_whoever_waits(table: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    pool = OffloadPool(Settings())
-    pool.audit(table).result()
-    waiting = pool.audit(pipe)
+    pool = pool_in(tmp_path)
+    pool.audit(table.name).result()
+    waiting = pool.audit(pipe.name)
     pool.close()
     with pytest.raises(OffloadFailed) as failed:
         waiting.result()
     assert failed.value.cause is OffloadCause.CLOSED
     assert children() == set()
     with pytest.raises(OffloadFailed):
-        pool.audit(table)
+        pool.audit(table.name)
 
 
 def test_a_child_sees_no_secret_of_the_environment(
@@ -108,7 +115,7 @@ def test_a_child_sees_no_secret_of_the_environment(
 ) -> None:
     monkeypatch.setenv("PALS_DATABASE_URL", "postgresql+psycopg://user:secret@localhost/pals")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    pool.audit(table).result()
+    pool.audit(table.name).result()
     (child,) = children()
     environment = Path(f"/proc/{child}/environ").read_bytes()
     assert b"PATH=" in environment
@@ -119,7 +126,7 @@ def test_a_child_ends_with_its_input_even_at_work(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     child = subprocess.Popen(
-        [sys.executable, "-m", "api.offload_child", "audit", str(2 << 30)],
+        [sys.executable, "-m", "api.offload_child", "audit", str(2 << 30), "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -135,7 +142,7 @@ def test_a_child_ends_with_its_input_even_at_work(tmp_path: Path) -> None:
 
 def test_a_child_knows_no_other_functions() -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "api.offload_child", "os.system", "0"],
+        [sys.executable, "-m", "api.offload_child", "os.system", "0", "0"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=60,
@@ -145,12 +152,14 @@ def test_a_child_knows_no_other_functions() -> None:
 
 def test_children_do_not_outlive_a_killed_parent(table: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from api.offload import OffloadPool;"
-        "from jobstore.settings import Settings;"
-        "pool = OffloadPool(Settings()); pool.audit(Path(sys.argv[1])).result();"
+        "import sys; from api.offload import OffloadPool;"
+        "from jobstore.settings import Settings; from jobstore.storage import ArtifactFolder;"
+        "pool = OffloadPool(Settings(), ArtifactFolder(sys.argv[1])); pool.audit(sys.argv[2]).result();"
         "print('warm', flush=True); sys.stdin.read()"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script, str(table)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), table.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert parent.stdin is not None
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"warm\n"

@@ -107,6 +107,8 @@ BAD_JOBS: list[tuple[dict[str, Any], str]] = [
     ({"name": "x" * 201}, "/name"),
     ({"name": "a\0b"}, "/name"),
     ({"name": "\udfff"}, "/name"),
+    ({"limits": {"max_memory_bytes": 0}}, "/limits/max_memory_bytes"),
+    ({"limits": {"max_memory_bytes": 2**70}}, "/limits/max_memory_bytes"),
     ({"limits": {"max_runtime_seconds": 0}}, "/limits/max_runtime_seconds"),
     ({"limits": {"max_runtime_seconds": float("nan")}}, "/limits/max_runtime_seconds"),
     ({"limits": {"max_attempts": 0}}, "/limits/max_attempts"),

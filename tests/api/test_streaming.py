@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.streaming import EventTailer, StreamStart
-from jobstore.artifacts import StoredBlob, new_artifact
+from jobstore.artifacts import new_artifact
 from jobstore.control import cancel
 from jobstore.database import Database, open_database
 from jobstore.datasets import create_dataset
@@ -18,6 +18,7 @@ from jobstore.events import EventType, NewEvent, add_events
 from jobstore.jobs import NewJob, create_job, lock
 from jobstore.schema import upgrade
 from jobstore.settings import Settings
+from jobstore.storage import StoredBlob
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import psutil
 import pytest
 import typer
 
-from cli import demo
+from cli import demo, example_series
 from pals_core import Evaluation, load_forecaster
+from tests.eventually import eventually
 
 QUICK: dict[str, Any] = {
     "data": {"horizon": 52, "input_len": 104, "missing": "interpolate"},
@@ -44,13 +44,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.05)
 
 
 def test_a_user_sees_a_forecaster_made_and_keeps_its_file_and_pictures(
@@ -92,7 +85,7 @@ def test_the_settings_of_another_service_are_left_alone(
 def test_without_its_series_it_says_so_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "SERIES", tmp_path / "absent.csv")
+    monkeypatch.setattr(example_series, "SERIES_PATH", tmp_path / "absent.csv")
     with pytest.raises(typer.Exit) as end:
         demo.run(tmp_path / "demo")
 
@@ -100,6 +93,15 @@ def test_without_its_series_it_says_so_and_fails(
     assert "absent.csv" in capsys.readouterr().out
 
 
+@pytest.fixture
+def in_the_foreground() -> Iterator[None]:
+    """What is started here hears Ctrl-C, even where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_interrupted_it_leaves_nothing_behind(
     own_temporary_folder: Path, tmp_path: Path, asked: signal.Signals
@@ -134,4 +136,4 @@ def test_killed_it_leaves_nothing_running(own_temporary_folder: Path, tmp_path: 
     process.wait()
     process.stdout.close()
 
-    eventually(lambda: not any(relative.is_running() for relative in family), "the service has stopped")
+    eventually(lambda: not any(relative.is_running() for relative in family), "the service has stopped", 60)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from cli.demo import Series
+from cli.example_series import Series
 from cli.pictures import draw_forecast, draw_training
 from pals_client import Event, MetricSeries
 from pals_core.figures import ACCENT, INK, MUTED, SECOND, THIRD

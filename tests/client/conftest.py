@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from jobstore import schema
-from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact
+from jobstore.artifacts import new_artifact
 from jobstore.checkpoints import NewCheckpoint, NewEvaluation
 from jobstore.database import Database, open_database
 from jobstore.events import EventType, NewEvent
@@ -26,6 +26,7 @@ from jobstore.leases import Lease, Report, claim_next, finish, record
 from jobstore.lifecycle import JobStatus
 from jobstore.metrics import Point
 from jobstore.settings import Settings
+from jobstore.storage import ArtifactFolder, StoredBlob
 from pals_client import Client, Retries
 
 HASTY = Retries(attempts=4, first_pause_seconds=0.001, longest_pause_seconds=0.01)

@@ -142,3 +142,25 @@ def test_a_refusal_is_raised(script: Script, scripted_client: Client, target: Pa
 
     with pytest.raises(ApiError, match="404 not_found"):
         scripted_client.download("ckpt_1", target)
+
+
+def test_what_is_not_made_yet_is_waited_for(script: Script, scripted_client: Client, target: Path) -> None:
+    making = answer(202, b'{"status": "making"}', Retry_After="0")
+    first_byte = answer(206, CONTENT[:1], ETag=ETAG, Content_Range=f"bytes 0-0/{len(CONTENT)}")
+    script.answers = [making, answer(503, b"{}", Retry_After="0"), making, first_byte, whole(), described("0" * 64)]
+
+    checkpoint = scripted_client.download("ckpt_1", target, format="packed", precision="int8")
+    assert target.read_bytes() == CONTENT
+    assert checkpoint["id"] == "ckpt_1"
+    assert {request.path for request in script.requests[:-1]} == {
+        "/v1/checkpoints/ckpt_1/content?format=packed&precision=int8"
+    }
+
+
+def test_what_cannot_be_made_is_raised_with_its_reason(script: Script, scripted_client: Client, target: Path) -> None:
+    body = json.dumps({"code": "variant_failed", "detail": "too large for ONNX", "status": 422}).encode()
+    script.answers = [answer(422, body, content_type="application/problem+json")]
+
+    with pytest.raises(ApiError, match="too large for ONNX"):
+        scripted_client.download("ckpt_1", target, format="onnx")
+    assert not target.exists()

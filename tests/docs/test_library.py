@@ -41,7 +41,7 @@ def test_the_programs_work_as_printed(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     said = [part.strip() for part in done.stdout.split("--- next")]
-    first, events, resumed, planned, methods, forecasts, header, refused = said
+    first, events, resumed, planned, methods, forecasts, fast, header, refused = said
     assert re.match(r"test MSE \d+\.\d+ at sparsity 0\.[2-9]\d\n", first)
     assert "co2" in first
     assert "step 12: shrink" in events
@@ -56,6 +56,7 @@ def test_the_programs_work_as_printed(tmp_path: Path) -> None:
     assert int(pals[0]) < int(pals[1])
     assert 2 * int(gmp[0]) == int(gmp[1])
     assert forecasts.splitlines()[1] == "(26, 5)"  # two intervals of a lower and an upper bound
+    assert re.match(r"[1-9]\d*\.\d times as fast\n", fast)
     assert header.splitlines()[0].startswith("nstransformer ('co2',) W-SAT epoch ")
     assert "'/data/horizon'" in refused
 

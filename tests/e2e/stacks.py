@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +118,9 @@ def _running(name: str, commands: dict[str, list[str]], environment: dict[str, s
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[Service]:
-    """`pals serve`: SQLite, messages as files, one worker."""
-    environment = {"PALS_DATA_DIR": str(folder / "data"), "PALS_PORT": str(free_port())}
+def embedded(folder: Path, settings: Mapping[str, str] | None = None) -> Iterator[Service]:
+    """`pals serve`: SQLite, messages as files, one worker; and, unless told otherwise, artifacts in a folder."""
+    environment = {"PALS_DATA_DIR": str(folder / "data"), "PALS_PORT": str(free_port()), **(settings or {})}
     with _running("embedded", {"serve": [*PALS, "serve"]}, environment, folder) as service:
         yield service
 

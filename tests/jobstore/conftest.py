@@ -13,7 +13,7 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from jobstore import schema
-from jobstore.artifacts import ArtifactFolder, StoredBlob, new_artifact, publish
+from jobstore.artifacts import new_artifact, publish
 from jobstore.control import cancel, pause
 from jobstore.database import Database, open_database
 from jobstore.datasets import create_dataset, finish_audit
@@ -23,6 +23,7 @@ from jobstore.leases import Lease, Report, claim_next, record
 from jobstore.lifecycle import JobStatus
 from jobstore.settings import Settings
 from jobstore.states import NewState, states_of
+from jobstore.storage import ArtifactFolder, StoredBlob
 from jobstore.tables import Artifact, Base, Event, Job
 from tests.servers.postgres import PostgresServer
 
@@ -101,9 +102,11 @@ class Store:
             )
             return job.id
 
-    def claim(self, worker: str = "wrk_1", devices: Collection[str] = ("cpu", "auto")) -> Lease | None:
+    def claim(
+        self, worker: str = "wrk_1", devices: Collection[str] = ("cpu", "auto"), slot: str | None = None
+    ) -> Lease | None:
         with self.database.write() as session:
-            return claim_next(session, worker, devices, lease_seconds=60)
+            return claim_next(session, worker, devices, lease_seconds=60, slot=slot)
 
     def run(self, **options: Any) -> Lease:
         """The lease of a job that has just been queued and claimed."""

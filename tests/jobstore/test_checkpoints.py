@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobstore.artifacts import StorageFailed, StoredBlob, mark_deleting
+from jobstore.artifacts import mark_deleting
 from jobstore.checkpoints import NewCheckpoint, NewEvaluation, checkpoints_of, delete_checkpoint, get_checkpoint
 from jobstore.leases import Lease
+from jobstore.storage import StorageFailed, StoredBlob
 from jobstore.tables import Checkpoint
 
 if TYPE_CHECKING:

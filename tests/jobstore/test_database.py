@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from jobstore.database import DatabaseUnavailable, now, open_database
+from jobstore.database import DatabaseUnavailable, has_no_room, now, open_database
 from jobstore.settings import Settings
 from jobstore.tables import Leader
 
@@ -125,3 +126,20 @@ def test_only_the_owner_may_look_into_the_folder_of_the_embedded_service(tmp_pat
     open_database(Settings(data_dir=tmp_path / "data")).close()
 
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_full_disk_is_told_from_other_failures(store: Store) -> None:
+    """PostgreSQL is made to say so; SQLite is given no further page."""
+    with pytest.raises(DBAPIError) as full, store.database.write() as session:
+        if session.get_bind().dialect.name == "sqlite":
+            session.execute(text("PRAGMA max_page_count = 1"))
+            for number in range(1000):
+                session.add(Leader(name=f"{number}" * 8, holder="me" * 20, expires_at=MOMENT))
+            session.flush()
+        else:
+            session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$"))
+    assert has_no_room(full.value)
+
+    with pytest.raises(DBAPIError) as other, store.database.write() as session:
+        session.execute(text("SELECT 1 FROM nowhere"))
+    assert not has_no_room(other.value)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from jobstore.artifacts import StoredBlob
 from jobstore.checkpoints import NewCheckpoint, NewEvaluation
 from jobstore.database import now
 from jobstore.events import EventType, NewEvent
@@ -17,20 +16,15 @@ from jobstore.jobs import (
     get_job,
     list_jobs,
     lock,
-    queue_positions,
     unfinished_count,
 )
 from jobstore.lifecycle import JobStatus
 from jobstore.metrics import Point
+from jobstore.storage import StoredBlob
 from jobstore.tables import Checkpoint, Event, Job, Metric, State
 
 if TYPE_CHECKING:
     from tests.jobstore.conftest import Store
-
-
-def ahead(store: Store, job_id: str) -> int:
-    with store.database.read() as session:
-        return queue_positions(session, [job_id]).get(job_id, 0)
 
 
 def fail_those_overdue(store: Store, *, after_seconds: float) -> int:
@@ -54,17 +48,7 @@ def test_a_new_job_is_queued_and_says_so_in_its_log(store: Store) -> None:
     assert (event.seq, event.type, event.created_at) == (1, "state", job.created_at)
 
 
-# --- queue ----------------------------------------------------------------------------------------
-
-
-def test_jobs_ahead_counts_in_the_order_in_which_jobs_are_claimed(store: Store) -> None:
-    dataset = store.dataset()
-    jobs = [store.queue(dataset=dataset, priority=priority) for priority in (0, 5, 0, -5, 5)]
-
-    expected = {job_id: ahead(store, job_id) for job_id in jobs}
-    claimed = [lease.job_id for lease in iter(lambda: store.claim(devices=("cpu",)), None)]
-
-    assert [expected[job_id] for job_id in claimed] == [0, 1, 2, 3, 4]
+# --- unfinished -----------------------------------------------------------------------------------
 
 
 def test_unfinished_jobs_are_counted_per_tenant(store: Store) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import update
 
-from jobstore.artifacts import StoredBlob
 from jobstore.checkpoints import NewCheckpoint, checkpoints_of
 from jobstore.database import now
 from jobstore.events import EventType, NewEvent
@@ -31,6 +30,7 @@ from jobstore.leases import (
 )
 from jobstore.lifecycle import JobStatus, MoveNotAllowed, StatusReason
 from jobstore.metrics import Point, read_series
+from jobstore.storage import StoredBlob
 from jobstore.tables import Job
 
 if TYPE_CHECKING:

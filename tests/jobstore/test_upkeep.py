@@ -6,16 +6,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from jobstore.artifacts import mark_deleting
 from jobstore.database import now
 from jobstore.leases import finish
 from jobstore.lifecycle import JobStatus
-from jobstore.tables import Artifact, Job, Leader, Worker
+from jobstore.metrics import Point
+from jobstore.tables import Artifact, Job, Leader, Metric, State, Worker
 from jobstore.upkeep import Upkeep, classes_to_ring, lead
 from jobstore.wakeups import Bell
-from jobstore.workers import DeviceClass, WorkerIdentity, announce
+from jobstore.workers import DeviceClass, Slot, WorkerIdentity, announce
 
 if TYPE_CHECKING:
     from tests.jobstore.conftest import Store
@@ -48,7 +49,7 @@ def leads(store: Store, holder: str, *, seconds: float = 60) -> bool:
 
 
 def hire(store: Store, *devices: DeviceClass, slots: int = 1) -> WorkerIdentity:
-    worker = WorkerIdentity(devices, slots, {})
+    worker = WorkerIdentity(tuple(Slot(f"cpu-{number}", devices, 1) for number in range(slots)), {})
     with store.database.write() as session:
         announce(session, worker)
     return worker
@@ -126,11 +127,26 @@ def test_workers_are_woken_for_what_waits_and_they_can_take(store: Store) -> Non
 def test_a_worker_without_a_free_slot_is_not_woken(store: Store) -> None:
     worker = hire(store, DeviceClass.CPU, slots=2)
     dataset = store.dataset()
-    for expected in ({DeviceClass.CPU}, {DeviceClass.CPU}, set[DeviceClass]()):
+    for slot, expected in (("cpu-0", {DeviceClass.CPU}), ("cpu-1", {DeviceClass.CPU}), ("", set[DeviceClass]())):
         store.queue(dataset=dataset)
         store.queue(dataset=dataset)
         assert to_ring(store) == expected
-        store.claim(worker.id)
+        store.claim(worker.id, slot=slot)
+
+
+def test_nobody_is_woken_for_jobs_that_the_free_slots_do_not_take(store: Store) -> None:
+    slots = (Slot("cuda-0", (DeviceClass.CUDA, DeviceClass.AUTO), 1, gpu="0"), Slot("cpu-0", (DeviceClass.CPU,), 1))
+    worker = WorkerIdentity(slots, {})
+    with store.database.write() as session:
+        announce(session, worker)
+    dataset = store.dataset()
+    for device in (DeviceClass.CPU, DeviceClass.CPU, DeviceClass.AUTO):
+        store.queue(dataset=dataset, device=device)
+    assert to_ring(store) == {DeviceClass.CPU, DeviceClass.AUTO}
+    store.claim(worker.id, slots[1].device_classes, slot="cpu-0")
+    assert to_ring(store) == {DeviceClass.AUTO}
+    store.claim(worker.id, slots[0].device_classes, slot="cuda-0")
+    assert to_ring(store) == set()
 
 
 def test_nobody_is_woken_for_a_job_that_is_put_off(store: Store) -> None:
@@ -235,6 +251,19 @@ def test_the_thread_outlives_a_pass_that_fails(
         assert session.get(Leader, "upkeep") is not None
 
 
+def test_a_pass_deletes_what_is_past_its_retention(store: Store, bell: CountingBell) -> None:
+    lease = store.run()
+    store.record(lease, 1, points=[Point("train_loss", 1, 0.5)])
+    with store.database.write() as session:
+        finish(session, lease, JobStatus.FAILED, message="failed", runtime_seconds=1.0)
+        session.execute(update(Job).values(finished_at=now(session) - timedelta(days=2)))
+    settings = store.settings.model_copy(update={"metric_retention_days": 1.0})
+    Upkeep(store.database, store.artifacts, bell, settings).once()
+
+    with store.database.read() as session:
+        assert session.scalars(select(Metric)).all() == []
+
+
 def test_a_pass_gives_up_states_that_nobody_retried_from(store: Store, upkeep: Upkeep) -> None:
     lease = store.run()
     store.save_state(lease, 1, 3)
@@ -245,5 +274,6 @@ def test_a_pass_gives_up_states_that_nobody_retried_from(store: Store, upkeep: U
     with store.database.write() as session:
         long_ago = now(session) - timedelta(hours=store.settings.state_retention_hours + 1)
         session.execute(update(Job).values(finished_at=long_ago))
+        session.execute(update(State).values(created_at=long_ago))
     upkeep.once()
     assert store.steps_of_states(lease.job_id) == []

@@ -8,15 +8,21 @@ from sqlalchemy import update
 
 from jobstore.database import now
 from jobstore.tables import Worker
-from jobstore.workers import DeviceClass, WorkerIdentity, alive, announce, forget_dead, retire
+from jobstore.workers import DeviceClass, Slot, WorkerIdentity, alive, announce, forget_dead, retire, slots_of
 
 if TYPE_CHECKING:
     from tests.jobstore.conftest import Store
 
 
+SLOTS = (
+    Slot("cuda-0", (DeviceClass.CUDA, DeviceClass.AUTO), 3, gpu="GPU-1"),
+    Slot("cpu-0", (DeviceClass.CPU,), 2),
+)
+
+
 @pytest.fixture
 def worker() -> WorkerIdentity:
-    return WorkerIdentity((DeviceClass.CPU, DeviceClass.AUTO), 1, {"threads": 2})
+    return WorkerIdentity(SLOTS, {"cpus": 2})
 
 
 def say(store: Store, worker: WorkerIdentity) -> None:
@@ -38,8 +44,8 @@ def test_a_worker_that_announces_itself_is_alive_and_says_what_it_can_do(store: 
     say(store, worker)
 
     [row] = living(store)
-    assert (row.id, row.hostname, row.pid, row.slots) == (worker.id, worker.hostname, worker.pid, 1)
-    assert (row.device_classes, row.details) == (["cpu", "auto"], {"threads": 2})
+    assert (row.id, row.hostname, row.pid) == (worker.id, worker.hostname, worker.pid)
+    assert (slots_of(row), row.details) == ([*SLOTS], {"cpus": 2})
     assert row.started_at == row.seen_at
 
 
@@ -65,7 +71,7 @@ def test_a_worker_that_is_silent_for_half_a_minute_is_not_alive_until_it_speaks_
 
 
 def test_a_worker_that_stops_takes_its_row_along(store: Store, worker: WorkerIdentity) -> None:
-    other = WorkerIdentity((DeviceClass.CUDA,), 1, {})
+    other = WorkerIdentity((), {})
     say(store, worker)
     say(store, other)
     with store.database.write() as session:
@@ -75,7 +81,7 @@ def test_a_worker_that_stops_takes_its_row_along(store: Store, worker: WorkerIde
 
 
 def test_rows_of_dead_workers_are_forgotten_after_a_day(store: Store, worker: WorkerIdentity) -> None:
-    dead = WorkerIdentity((DeviceClass.CPU,), 1, {})
+    dead = WorkerIdentity((), {})
     for each in (worker, dead):
         say(store, each)
     age(store, dead, timedelta(days=1, seconds=1))

@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -29,6 +29,13 @@ from tests.servers.throwaway import (
 GIVEN_URL = "PALS_TEST_DATABASE_URL"
 SCHEME = "postgresql+psycopg"
 USER = "pals"
+QUICK = {
+    "shared_buffers": "32MB",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+}
 INSTALLED_IN = (
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -129,18 +136,21 @@ def from_wheel() -> Path | None:
 
 
 @contextmanager
-def started(installation: Path) -> Iterator[PostgresServer]:
+def started(installation: Path, overrides: Mapping[str, str] = QUICK) -> Iterator[PostgresServer]:
     """Start a throw-away server from an installation; it and its data are gone when the block ends.
 
+    It is quick and forgets all in a power cut, unless `overrides` says otherwise.
     It listens on loopback only and asks for a password: whoever gets in as its superuser may run programs.
     """
     account = unprivileged_account()
-    with on_a_free_port(lambda port: started_on(port, installation, account)) as server:
+    with on_a_free_port(lambda port: started_on(port, installation, account, overrides)) as server:
         yield server
 
 
 @contextmanager
-def started_on(port: int, installation: Path, account: Account) -> Iterator[PostgresServer]:
+def started_on(
+    port: int, installation: Path, account: Account, overrides: Mapping[str, str]
+) -> Iterator[PostgresServer]:
     folder = new_folder(account)
     programs = reachable_copy(installation, folder, account) / "bin"
     password = secrets.token_urlsafe(12)
@@ -165,11 +175,7 @@ def started_on(port: int, installation: Path, account: Account) -> Iterator[Post
         "port": str(port),
         "unix_socket_directories": "",
         "max_connections": "200",
-        "shared_buffers": "32MB",
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
-        "autovacuum": "off",
+        **overrides,
     }
     postgres = [str(programs / "postgres"), "-D", data]
     postgres += [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
@@ -188,7 +194,7 @@ def given(url: str) -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def any_postgres() -> Iterator[PostgresServer]:
+def any_postgres(overrides: Mapping[str, str] = QUICK) -> Iterator[PostgresServer]:
     """The named server, else one from installed programs, else from the wheel; raises `ServerUnavailable`."""
     url = os.environ.get(GIVEN_URL)
     installation = installed() or from_wheel()
@@ -196,7 +202,7 @@ def any_postgres() -> Iterator[PostgresServer]:
         with given(url) as server:
             yield server
     elif installation:
-        with started(installation) as server:
+        with started(installation, overrides) as server:
             yield server
     else:
         raise ServerUnavailable(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -46,15 +48,45 @@ def from_wheel() -> Path | None:
 @contextmanager
 def started(program: Path) -> Iterator[str]:
     """Start a throw-away server that keeps nothing on disk, on loopback, with a password; yields its URL."""
-    with on_a_free_port(lambda port: started_on(port, program)) as url:
+    with on_a_free_port(lambda port: started_on(port, program, secrets.token_urlsafe(12))) as url:
         yield url
 
 
+@dataclass
+class RestartableRedis:
+    """A throw-away server that can be stopped and started again, empty, at the same URL."""
+
+    url: str
+    start: Callable[[], AbstractContextManager[str]]
+    running: ExitStack = field(default_factory=ExitStack)
+
+    def restart(self, seconds_away: float = 0.0) -> None:
+        self.running.close()
+        time.sleep(seconds_away)
+        self.running.enter_context(self.start())
+
+
 @contextmanager
-def started_on(port: int, program: Path) -> Iterator[str]:
+def restartable(program: Path) -> Iterator[RestartableRedis]:
+    """Start a throw-away server that can be restarted; it is gone when the block ends."""
+    password = secrets.token_urlsafe(12)
+
+    @contextmanager
+    def first(port: int) -> Iterator[RestartableRedis]:
+        def start() -> AbstractContextManager[str]:
+            return started_on(port, program, password)
+
+        with ExitStack() as running:
+            yield RestartableRedis(running.enter_context(start()), start, running)
+
+    with on_a_free_port(first) as server:
+        yield server
+
+
+@contextmanager
+def started_on(port: int, program: Path, password: str) -> Iterator[str]:
     myself = Account(None, None)
     folder = new_folder(myself)
-    password = secrets.token_urlsafe(12)
     url = f"redis://:{password}@127.0.0.1:{port}/0"
     # The settings go through a file: a command line shows the password to every user of the machine.
     configuration = folder / "redis.conf"

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,17 @@ import pytest
 from sqlalchemy.orm import Session
 
 from jobstore import schema
-from jobstore.artifacts import ArtifactFolder, new_artifact
+from jobstore.artifacts import new_artifact
 from jobstore.control import cancel
 from jobstore.database import Database, open_database
 from jobstore.datasets import create_dataset, finish_audit
 from jobstore.events import events_after
 from jobstore.jobs import NewJob, create_job, get_job, lock
 from jobstore.lifecycle import FINAL_STATUSES, JobStatus
+from jobstore.scratch import LOCK
 from jobstore.settings import Settings
 from jobstore.states import SavedState, states_of
+from jobstore.storage import ArtifactFolder
 from jobstore.tables import DEFAULT_TENANT, Event, Job
 from jobstore.wakeups import Bell
 from jobstore.workers import DeviceClass, alive
@@ -34,22 +35,13 @@ from pals_core.data.audit import audit_table
 from pals_core.feasibility import resolve
 from pals_core.spec import Spec
 from tests.core.training.small_training import best_checkpoint, make_spec, series, trained
+from tests.eventually import eventually
 
 __all__ = ["best_checkpoint", "make_spec", "series", "trained"]
 
 Result = TypeVar("Result")
 PATIENCE = 90.0
 LONG = {"epochs": 10_000, "patience": 10_000}
-
-
-def eventually(condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """The first true answer of `condition`; fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := condition():
-            return answer
-        time.sleep(0.05)
-    return pytest.fail(f"waited {seconds:g} s in vain: {what}")
 
 
 @dataclass
@@ -62,6 +54,7 @@ class RunningWorker:
         children = eventually(
             lambda: [c for c in psutil.Process(self.process.pid).children() if "worker.train" in " ".join(c.cmdline())],
             "the worker has children",
+            PATIENCE,
         )
         return min(children, key=lambda child: child.create_time())
 
@@ -77,6 +70,18 @@ class Stack:
     settings: Settings
     database: Database
     workers: list[RunningWorker] = field(default_factory=list)
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of this process, which plays a worker."""
+        folder = self.settings.scratch_dir / "played"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def in_scratch(self) -> list[Path]:
+        """What trainings have left in the workers' folders."""
+        folders = (folder for folder in self.settings.scratch_dir.iterdir() if folder.is_dir())
+        return [path for folder in folders for path in folder.iterdir() if path.name != LOCK]
 
     def add_dataset(self, steps: int = 400, columns: int = 2, *, explodes: bool = False) -> str:
         """Upload a daily sine with noise, as the API would; one that `explodes` ends in values beyond float32."""
@@ -172,7 +177,7 @@ class Stack:
             with self.database.read() as session:
                 return any(row.id not in before for row in alive(session))
 
-        eventually(announced, "the worker announces itself")
+        eventually(announced, "the worker announces itself", PATIENCE)
         return worker
 
     def job(self, job_id: str) -> Job:
@@ -209,7 +214,7 @@ class Stack:
             whole = job.attempt == attempt and job.progress is not None and len(states) == 2
             return states[0].step if whole and states[1].step > begun else None
 
-        step = eventually(saved, f"attempt {attempt} of {job_id} saves states")
+        step = eventually(saved, f"attempt {attempt} of {job_id} saves states", PATIENCE)
         assert isinstance(step, int)
         return step
 
@@ -218,6 +223,7 @@ class Stack:
         eventually(
             lambda: (j := self.job(job_id)).attempt == attempt and j.progress and j.progress["step"] > 0,
             f"attempt {attempt} of {job_id} makes steps",
+            PATIENCE,
         )
 
     def wait_for_status(self, job_id: str, status: JobStatus) -> Job:
@@ -227,7 +233,7 @@ class Stack:
                 pytest.fail(f"{job_id} is {job.status}, not {status}: {job.error}")
             return job if job.status == status else None
 
-        job = eventually(reached, f"{job_id} becomes {status}")
+        job = eventually(reached, f"{job_id} becomes {status}", PATIENCE)
         assert isinstance(job, Job)
         return job
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -11,12 +12,13 @@ import psutil
 import pytest
 from sqlalchemy import func, select
 
-from jobstore.artifacts import ArtifactFolder
 from jobstore.checkpoints import checkpoints_of
 from jobstore.control import pause, resume, retry
 from jobstore.events import EventType
+from jobstore.jobs import lock
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
+from jobstore.storage import ArtifactFolder
 from jobstore.tables import Artifact, Worker
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def test_a_training_killed_again_and_again_ends_with_the_bytes_of_one_that_was_n
     again_with_test_errors = job.result["step"]
     assert {step for step, count in announced.items() if count > 1} <= {again_with_test_errors}
     assert stack.states(job_id) == []
-    assert not any(stack.settings.scratch_dir.iterdir())
+    assert stack.in_scratch() == []
 
 
 def test_a_torn_state_falls_back_to_the_one_before(stack: Stack) -> None:
@@ -192,3 +194,23 @@ def test_a_cancelled_training_is_taken_up_by_its_retry(stack: Stack) -> None:
     stack.wait_for_states(again)
     assert stack.job(again).resumed_from == {"job_id": job_id, "step": newest}
     stop(stack, again)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another process's limits can be set on Linux only")
+def test_a_training_whose_disk_is_full_goes_on_when_there_is_room_again(stack: Stack) -> None:
+    worker = stack.start_worker()
+    job_id = stack.add_job(stack.add_dataset(), training=RECIPE)
+    stack.wait_for_states(job_id, 1)
+    limits = (64, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    resource.prlimit(worker.training_child().pid, resource.RLIMIT_FSIZE, limits)
+    job = stack.wait_for_status(job_id, JobStatus.QUEUED)
+    assert job.losses == 1
+    with stack.database.write() as session:
+        lock(session, job_id).not_before = None
+    job = stack.wait_for_status(job_id, JobStatus.SUCCEEDED)
+    assert (job.attempt, job.reproducible) == (2, True)
+    no_room = [
+        event.message for event in stack.events(job_id) if "no room for the files of the training" in event.message
+    ]
+    assert len(no_room) == 1
+    assert "queued again (1 of 3 attempts lost)" in no_room[0]

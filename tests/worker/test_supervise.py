@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Sequence
@@ -11,16 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import BaseModel
 
-from jobstore.artifacts import ArtifactFolder, BlobWriter, StorageFailed
 from jobstore.checkpoints import checkpoints_of
 from jobstore.control import pause, retry
 from jobstore.leases import Lease, claim_next
 from jobstore.lifecycle import JobStatus, StatusReason
+from jobstore.storage import ArtifactFolder, BlobWriter, StorageFailed
 from pals_core.errors import ErrorCode
 from pals_core.spec import Precision
-from pals_core.training.events import CheckpointSaved, Started, StateSaved
+from pals_core.training.events import CheckpointSaved, Progress, Started, StateSaved
 from worker import supervise
-from worker.protocol import Failed, Suspend, Suspended, Train
+from worker.protocol import DiskFull, Failed, Suspend, Suspended, Train
 from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Played:
 
     returncode = 0
     errors = ""
+    pid = 0
 
     def __init__(self, lines: Sequence[BaseModel], *, lives_on: bool = False) -> None:
         self._lines = [*lines]
@@ -84,6 +86,7 @@ def supervised(stack: Stack, lease: Lease, child: Played, *, draining: bool = Fa
         database=stack.database,
         artifacts=ArtifactFolder(stack.settings.resolved_artifacts_url),
         settings=stack.settings,
+        scratch=stack.scratch,
         threads=1,
         draining=drain,
     ).run()
@@ -152,6 +155,24 @@ def test_a_job_that_was_asked_to_pause_is_paused_with_its_state(
     assert [state.step for state in stack.states(job_id)] == [7]
 
 
+def test_the_first_step_is_told_without_waiting_for_the_next_report(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "REPORT_SECONDS", math.inf)
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    seen: list[int] = []
+
+    class Watched(Played):
+        def hear(self, timeout: float) -> BaseModel | None:
+            if progress := stack.job(job_id).progress:
+                seen.append(progress["step"])
+            return super().hear(timeout)
+
+    steps = [Progress(step=step, epoch=1, train_losses=(1.0,), sparsity=0.0) for step in (1, 2)]
+    supervised(stack, claimed(stack, job_id), Watched([STARTED, *steps, Suspended()]))
+    assert seen == [0, 1, 1]
+
+
 def test_the_next_attempt_is_given_the_newest_state(stack: Stack, tmp_path: Path) -> None:
     job_id = stack.add_job(stack.add_dataset(), ring=False)
     lines = [STARTED, saved_state(tmp_path, 3), saved_state(tmp_path, 7), Suspended()]
@@ -202,6 +223,15 @@ def test_a_state_that_cannot_be_stored_is_warned_of_and_nothing_else(
     said = [event.message for event in stack.events(job_id) if event.level == "warning"]
     assert said == ["the state after step 7 was not saved: the artifact store failed: No space left on device"]
     assert stack.events(job_id)[-1].message == "its worker is stopping; queued again, it starts over"
+
+
+def test_a_training_without_room_for_its_files_is_put_off(stack: Stack) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    no_room = DiskFull(message="no room for the files of the training: No space left on device")
+    supervised(stack, claimed(stack, job_id), Played([STARTED, no_room]))
+    job = stack.job(job_id)
+    assert (job.status, job.losses, job.not_before is not None) == (JobStatus.QUEUED, 1, True)
+    assert stack.events(job_id)[-1].message == f"{no_room.message}; queued again (1 of 3 attempts lost)"
 
 
 def test_out_of_memory_is_tried_once_more_with_half_batches_from_the_last_state(stack: Stack, tmp_path: Path) -> None:

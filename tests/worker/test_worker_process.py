@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from jobstore.artifacts import ArtifactFolder
 from jobstore.checkpoints import checkpoints_of
 from jobstore.events import EventType
+from jobstore.fleet import crews
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
+from jobstore.storage import ArtifactFolder
 from jobstore.tables import Artifact
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
 from pals_core.evaluation.document import Evaluation
+from worker.slots import cpu_count
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Stack
@@ -70,7 +72,7 @@ def test_a_queued_job_is_trained_to_a_sparse_checkpoint(stack: Stack) -> None:
         best = next(checkpoint for checkpoint in checkpoints if checkpoint.is_best)
         artifact = session.get_one(Artifact, best.artifact_id)
         assert artifact.status == "published"
-        assert artifacts.size(artifact.key) == artifact.size == job.result["checkpoint_bytes"]
+        assert artifacts.path(artifact.key).stat().st_size == artifact.size == job.result["checkpoint_bytes"]
         assert best.metrics == job.result["metrics"]
         assert best.evaluation_id is not None
         evaluation = Evaluation.model_validate_json(artifacts.read(session.get_one(Artifact, best.evaluation_id).key))
@@ -82,7 +84,7 @@ def test_a_queued_job_is_trained_to_a_sparse_checkpoint(stack: Stack) -> None:
         series = {one.name: one for one in read_series(session, job_id, names=None, max_points=10_000)}
     assert series["train_loss"].steps == list(range(1, job.progress["step"] + 1))
     assert {"sparsity", "decision_loss", "validation_loss"} <= set(series)
-    assert not any((stack.settings.scratch_dir).iterdir())
+    assert stack.in_scratch() == []
 
 
 def test_a_cancelled_job_stops_and_its_training_process_is_gone(stack: Stack) -> None:
@@ -195,13 +197,25 @@ def test_a_diverging_training_is_the_users_error_and_says_so(stack: Stack) -> No
 def test_a_crash_tells_the_tail_of_standard_error(stack: Stack) -> None:
     dataset_id = stack.add_dataset()
     job_id = stack.add_job(dataset_id, ring=False)
-    ArtifactFolder(stack.settings.resolved_artifacts_url).path(stack.dataset_key).unlink()
+    stored = ArtifactFolder(stack.settings.resolved_artifacts_url).path(stack.dataset_key)
+    stored.unlink()
+    stored.mkdir()
     stack.start_worker()
     job = stack.wait_for_status(job_id, JobStatus.FAILED)
     assert job.status_reason == StatusReason.INTERNAL
     assert job.error is not None
     assert job.error["code"] == "training_crashed"
-    assert "FileNotFoundError" in job.error["message"]
+    assert "IsADirectoryError" in job.error["message"]
+
+
+def test_a_dataset_whose_bytes_are_gone_fails_its_jobs_and_says_so(stack: Stack) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    ArtifactFolder(stack.settings.resolved_artifacts_url).delete(stack.dataset_key)
+    stack.start_worker()
+    job = stack.wait_for_status(job_id, JobStatus.FAILED)
+    assert job.status_reason == StatusReason.INTERNAL
+    assert job.error is not None
+    assert job.error["code"] == "dataset_missing"
 
 
 def test_a_lost_wake_up_is_repeated_by_upkeep(stack: Stack) -> None:
@@ -217,6 +231,42 @@ def test_two_workers_share_the_queue_and_no_job_runs_twice(stack: Stack) -> None
     stack.start_worker()
     for job_id in jobs:
         assert stack.wait_for_status(job_id, JobStatus.SUCCEEDED).attempt == 1
+
+
+def test_slots_train_at_once_and_say_what_they_are_doing(stack: Stack) -> None:
+    worker = stack.start_worker(PALS_WORKER_SLOTS="2")
+    dataset_id = stack.add_dataset()
+    jobs = {stack.add_job(dataset_id, training=LONG) for _ in range(2)}
+    for job_id in jobs:
+        stack.wait_for_steps(job_id)
+
+    with stack.database.read() as session:
+        [crew] = crews(session)
+    assert [occupied.slot.name for occupied in crew.slots] == ["cpu-0", "cpu-1"]
+    assert {occupied.job_id for occupied in crew.slots} == jobs
+    assert all(occupied.step for occupied in crew.slots)
+    assert sum(occupied.slot.threads for occupied in crew.slots) == max(2, cpu_count())
+    log = worker.log.read_text()
+    for found in (crew.worker.details["processor"], "GiB of memory", "slot cpu-1 takes jobs of device cpu, auto"):
+        assert found in log
+
+
+def test_a_training_over_its_memory_limit_is_tried_in_parts_then_fails_and_harms_no_other(stack: Stack) -> None:
+    stack.start_worker(PALS_WORKER_SLOTS="2", PALS_TRAINING_MEMORY_BYTES=str(2**40))
+    dataset_id = stack.add_dataset()
+    other = stack.add_job(dataset_id, training=LONG)
+    stack.wait_for_steps(other)
+    greedy = stack.add_job(dataset_id, training=LONG, max_memory_bytes=20 * 2**20)
+    job = stack.wait_for_status(greedy, JobStatus.FAILED)
+
+    assert (job.status_reason, job.attempt, job.micro_batches) == (StatusReason.OUT_OF_MEMORY, 2, 2)
+    assert job.error is not None
+    assert (job.error["code"], job.error["param"]) == ("out_of_memory", "/limits/max_memory_bytes")
+    assert "of memory and may take 20;" in job.error["message"]
+    assert ("running", "queued", StatusReason.OUT_OF_MEMORY) in moves(stack, greedy)
+    assert (stack.job(other).status, stack.job(other).attempt) == (JobStatus.RUNNING, 1)
+    stack.cancel(other)
+    stack.wait_for_status(other, JobStatus.CANCELLED)
 
 
 @pytest.fixture

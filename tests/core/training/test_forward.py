@@ -100,7 +100,7 @@ def test_a_compiled_network_trains_to_the_same_forecasts(
     results = []
     for compiled in (False, True):
         monkeypatch.setattr(
-            "pals_core.training.trainer.choose_arithmetic",
+            "pals_core.training.loop.choose_arithmetic",
             lambda spec, device, compiled=compiled: Arithmetic(Precision.FP32, compiled),
         )
         folder = tmp_path / str(compiled)

@@ -56,9 +56,12 @@ def test_a_buffer_goes_on_where_another_left_off() -> None:
     assert second.end_epoch() == 1.5
 
 
-def test_many_steps_are_due() -> None:
+def test_the_first_loss_is_due_at_once_then_many() -> None:
     losses = LossBuffer(rate)
-    for step in range(1, FLUSH_STEPS + 1):
+    losses.add(1, torch.tensor(1.0))
+    assert losses.is_due
+    losses.flush()
+    for step in range(2, FLUSH_STEPS + 2):
         losses.add(step, torch.tensor(1.0))
     assert losses.is_due
 

@@ -16,7 +16,7 @@ from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_ten
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
-from pals_core.training import trainer
+from pals_core.training import loop
 from pals_core.training.events import (
     CheckpointSaved,
     EpochEnd,
@@ -262,13 +262,13 @@ def test_after_the_last_epoch_only_the_test_is_left(
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes this process look like another host."""
-    here = trainer.surroundings_of
+    here = loop.surroundings_of
 
     def move(**changes: Any) -> None:
         def there(device: torch.device, arithmetic: Arithmetic, micro_batches: int) -> Surroundings:
             return here(device, arithmetic, micro_batches).model_copy(update=changes)
 
-        monkeypatch.setattr(trainer, "surroundings_of", there)
+        monkeypatch.setattr(loop, "surroundings_of", there)
 
     return move
 

@@ -1,0 +1,64 @@
+"""What the living workers are doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from jobstore.lifecycle import LEASED_STATUSES
+from jobstore.tables import Job
+from jobstore.workers import Slot, alive, slots_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from jobstore.tables import Worker
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """A slot of a living worker, and the job that it trains; `step` is None until its training begins."""
+
+    slot: Slot
+    job_id: str | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    estimated_remaining_seconds: float | None = None
+
+    @property
+    def free(self) -> bool:
+        return self.job_id is None
+
+
+@dataclass(frozen=True)
+class Crew:
+    """A living worker and its slots."""
+
+    worker: Worker
+    slots: Sequence[Occupation]
+
+
+def crews(session: Session) -> list[Crew]:
+    """The living workers, each slot with what it is doing."""
+    rows = session.execute(
+        select(Job.worker_id, Job.worker_slot, Job.id, Job.progress).where(Job.status.in_([*LEASED_STATUSES]))
+    )
+    held = {(row.worker_id, row.worker_slot): row for row in rows}
+
+    def occupation(worker: Worker, slot: Slot) -> Occupation:
+        row = held.get((worker.id, slot.name))
+        if row is None:
+            return Occupation(slot)
+        progress = row.progress or {}
+        return Occupation(
+            slot,
+            row.id,
+            progress.get("step"),
+            progress.get("total_steps"),
+            progress.get("estimated_remaining_seconds"),
+        )
+
+    return [Crew(worker, [occupation(worker, slot) for slot in slots_of(worker)]) for worker in alive(session)]

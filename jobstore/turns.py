@@ -1,0 +1,187 @@
+"""Whose turn it is: the order of the queue, and how long a job in it is likely to wait.
+
+Priority decides first. Among jobs of equal priority comes the tenant with the fewest jobs at work, of such tenants
+the one that was served longest ago, and of a tenant's own jobs the oldest: so one that queues five hundred jobs
+does not keep another's single job waiting for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, literal, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import aliased
+
+from jobstore.lifecycle import LEASED_STATUSES, JobStatus
+from jobstore.tables import Job, Turn
+
+if TYPE_CHECKING:
+    from sqlalchemy import Subquery
+    from sqlalchemy.orm import Session
+
+
+def is_queued(job: type[Job] = Job) -> ColumnElement[bool]:
+    """Whether a job is queued, as the indexes of the queue say it: with the state written out, not as a parameter."""
+    return job.status == literal(JobStatus.QUEUED.value, literal_execute=True)
+
+
+def claimable(now: datetime, job: type[Job] = Job) -> ColumnElement[bool]:
+    """Whether a job waits for nothing but a worker."""
+    return and_(is_queued(job), or_(job.not_before.is_(None), job.not_before <= now))
+
+
+def take_a_place(session: Session, tenant_id: str) -> None:
+    """Let a tenant that queues a job have turns."""
+    row = {"tenant_id": tenant_id, "served": 0}
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(sqlite.insert(Turn).values(row).on_conflict_do_nothing())
+    else:
+        session.execute(postgresql.insert(Turn).values(row).on_conflict_do_nothing())
+
+
+def lock_next(session: Session, device_classes: Collection[str], *, now: datetime) -> Job | None:
+    """The job whose turn it is, under its row lock, or None; a row that another worker is just taking is passed over.
+
+    On SQLite the write transaction already excludes the others.
+    """
+    values = {"now": now, "device_classes": [*device_classes]}
+    job = session.scalar(_first_by_turn(), values)
+    if job is not None:
+        return job
+    # Other workers are just taking every tenant's first job, or there is none.
+    return session.scalar(_first_by_age(), values)
+
+
+# Made once: putting these together takes longer than the database takes to answer them.
+@cache
+def _first_by_turn() -> Select[Job]:
+    first = aliased(Job)
+    first_of_tenant = (
+        select(first.id)
+        .where(first.tenant_id == Turn.tenant_id, _for_the_taking(first))
+        .order_by(first.priority.desc(), first.queued_at, first.id)
+        .limit(1)
+        .correlate(Turn)
+        .scalar_subquery()
+    )
+    at_work = _at_work()
+    return (
+        select(Job)
+        .join(Turn, Job.id == first_of_tenant)
+        .outerjoin(at_work, at_work.c.tenant_id == Turn.tenant_id)
+        .where(is_queued())
+        .order_by(Job.priority.desc(), func.coalesce(at_work.c.jobs, 0), Turn.served, Turn.tenant_id)
+        .limit(1)
+        .with_for_update(of=Job, skip_locked=True)
+    )
+
+
+@cache
+def _first_by_age() -> Select[Job]:
+    return (
+        select(Job)
+        .where(_for_the_taking(Job))
+        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _for_the_taking(job: type[Job]) -> ColumnElement[bool]:
+    devices = job.device_class.in_(bindparam("device_classes", expanding=True))
+    return and_(is_queued(job), or_(job.not_before.is_(None), job.not_before <= bindparam("now")), devices)
+
+
+def note_served(session: Session, tenant_id: str) -> None:
+    """Put a tenant behind those of as many jobs at work; one that is being served at this moment is there already."""
+    # Counted, not timed: a clock may be set.
+    mine = select(Turn.tenant_id).where(Turn.tenant_id == tenant_id).with_for_update(skip_locked=True)
+    latest = select(func.max(aliased(Turn).served)).scalar_subquery()
+    session.execute(
+        update(Turn)
+        .where(Turn.tenant_id.in_(mine))
+        .values(served=latest + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A tenant in the queue: its jobs that workers hold, when it was served, and its queued jobs by priority."""
+
+    tenant_id: str
+    at_work: int
+    served: int
+    queued: Mapping[int, int]
+
+    def ahead_of(self, other: Standing, priority: int, own: int) -> int:
+        """How many of this tenant's jobs come before the other's `own`-th (from 1, in the other's own order)."""
+        higher = sum(count for theirs, count in self.queued.items() if theirs > priority)
+        # A tenant's n-th job has its turn when n - 1 more are at work.
+        first, turn = self.at_work + higher + 1, other.at_work + own
+        equal = self.queued.get(priority, 0)
+        before = min(max(0, turn - first), equal)
+        if first <= turn < first + equal and self._first_of_equals < other._first_of_equals:
+            before += 1
+        return higher + before
+
+    @property
+    def _first_of_equals(self) -> tuple[int, int, str]:
+        # Who has fewer at work now will have been served by the time that it has as many.
+        return -self.at_work, self.served, self.tenant_id
+
+
+def queue_positions(session: Session, jobs: Collection[Job]) -> dict[str, int]:
+    """How many queued jobs come before each of these jobs that are queued themselves, if none ends or is added.
+
+    Jobs that need another device count too: a worker with a GPU takes them all in this order.
+    """
+    standings = _standings(session)
+    own = func.row_number().over(partition_by=Job.tenant_id, order_by=(Job.priority.desc(), Job.queued_at, Job.id))
+    queue = (
+        select(Job.id, Job.tenant_id, Job.priority, own.label("own"))
+        .where(is_queued(), Job.tenant_id.in_({job.tenant_id for job in jobs}))
+        .subquery()
+    )
+    positions = {}
+    for job_id, tenant_id, priority, place in session.execute(
+        select(queue).where(queue.c.id.in_([job.id for job in jobs]))
+    ):
+        if (mine := standings.get(tenant_id)) is not None:
+            others = (standing for standing in standings.values() if standing is not mine)
+            positions[job_id] = place - 1 + sum(other.ahead_of(mine, priority, place) for other in others)
+    return positions
+
+
+def _standings(session: Session) -> dict[str, Standing]:
+    at_work = _at_work()
+    queued = (
+        select(Job.tenant_id, Job.priority, func.count().label("jobs"))
+        .where(is_queued())
+        .group_by(Job.tenant_id, Job.priority)
+        .subquery()
+    )
+    standings: dict[str, Standing] = {}
+    for tenant_id, held, served, priority, count in session.execute(
+        select(Turn.tenant_id, func.coalesce(at_work.c.jobs, 0), Turn.served, queued.c.priority, queued.c.jobs)
+        .join(queued, queued.c.tenant_id == Turn.tenant_id)
+        .outerjoin(at_work, at_work.c.tenant_id == Turn.tenant_id)
+    ):
+        before = standings[tenant_id].queued if tenant_id in standings else {}
+        standings[tenant_id] = Standing(tenant_id, held, served, {**before, priority: count})
+    return standings
+
+
+def _at_work() -> Subquery:
+    """How many jobs of each tenant workers hold."""
+    return (
+        select(Job.tenant_id, func.count().label("jobs"))
+        .where(Job.status.in_([*LEASED_STATUSES]))
+        .group_by(Job.tenant_id)
+        .subquery()
+    )

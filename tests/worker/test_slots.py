@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from jobstore.workers import DeviceClass, Slot
+from worker.child import Standby, TrainingProcess
+from worker.slots import cpu_count, gpu_names, memory_bytes, plan_slots, processor, visible_gpus
+
+CPU, CUDA, AUTO = DeviceClass.CPU, DeviceClass.CUDA, DeviceClass.AUTO
+
+
+@pytest.mark.parametrize(
+    ("cpus", "cpu_slots", "gpus", "slots"),
+    [
+        (8, 1, [], [Slot("cpu-0", (CPU, AUTO), 8)]),
+        (8, 3, [], [Slot("cpu-0", (CPU, AUTO), 3), Slot("cpu-1", (CPU, AUTO), 3), Slot("cpu-2", (CPU, AUTO), 2)]),
+        (1, 2, [], [Slot("cpu-0", (CPU, AUTO), 1), Slot("cpu-1", (CPU, AUTO), 1)]),
+        (
+            16,
+            1,
+            ["0", "GPU-5"],
+            [Slot("cuda-0", (CUDA, AUTO), 6, "0"), Slot("cuda-1", (CUDA, AUTO), 5, "GPU-5"), Slot("cpu-0", (CPU,), 5)],
+        ),
+    ],
+)
+def test_a_host_has_a_slot_for_each_gpu_and_shares_its_threads(
+    cpus: int, cpu_slots: int, gpus: list[str], slots: list[Slot]
+) -> None:
+    assert [*plan_slots(cpus=cpus, cpu_slots=cpu_slots, gpus=gpus)] == slots
+
+
+def test_gpus_are_named_as_the_worker_sees_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_names(2) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-7")
+    assert gpu_names(2) == ["3", "GPU-7"]
+    assert gpu_names(1) == ["3"]
+
+
+def test_a_slots_trainings_see_its_gpu_alone() -> None:
+    on_gpu, on_cpu = Slot("cuda-1", (CUDA,), 1, "GPU-7"), Slot("cpu-0", (CPU,), 1)
+    assert visible_gpus(on_gpu, host_has_gpus=True) == "GPU-7"
+    assert visible_gpus(on_cpu, host_has_gpus=True) == ""
+    assert visible_gpus(on_cpu, host_has_gpus=False) is None
+
+
+def test_each_slots_child_stands_by_with_its_own_gpus_and_is_replaced_by_one_alike() -> None:
+    scout = TrainingProcess()
+    standby = Standby({"cuda-0": "GPU-7", "cpu-0": ""}, scout)
+    children = []
+    try:
+        assert scout.returncode is not None
+        for slot, visible in (("cuda-0", "GPU-7"), ("cuda-0", "GPU-7"), ("cpu-0", "")):
+            child = standby.take(slot)
+            children.append(child)
+            assert psutil.Process(child.pid).environ()["CUDA_VISIBLE_DEVICES"] == visible
+    finally:
+        standby.stop()
+        for child in children:
+            child.kill()
+
+
+def test_the_scout_waits_for_a_slot_where_it_fits() -> None:
+    scout = TrainingProcess()
+    standby = Standby({"cpu-0": None}, scout)
+    try:
+        assert standby.take("cpu-0") is scout
+    finally:
+        standby.stop()
+        scout.kill()
+
+
+def test_a_host_has_a_processor_and_memory() -> None:
+    assert processor()
+    assert 1 <= cpu_count() <= (psutil.cpu_count() or 1)
+    assert memory_bytes() == psutil.virtual_memory().total

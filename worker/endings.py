@@ -1,0 +1,29 @@
+"""What the end of a training process means for its job."""
+
+from __future__ import annotations
+
+import signal
+
+from jobstore.lifecycle import StatusReason
+from pals_core.errors import ErrorCode
+from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED
+
+STOPPED_ITSELF = {
+    EXIT_LEASE_ENDED: "stopped because its lease was not renewed in time",
+    EXIT_ORPHANED: "stopped because its supervisor was gone",
+}
+REASONS = {
+    ErrorCode.INVALID_TABLE: StatusReason.USER_ERROR,
+    ErrorCode.INVALID_SPEC: StatusReason.USER_ERROR,
+    ErrorCode.DIVERGED: StatusReason.USER_ERROR,
+    ErrorCode.NOT_DETERMINISTIC: StatusReason.USER_ERROR,
+    ErrorCode.OUT_OF_MEMORY: StatusReason.OUT_OF_MEMORY,
+}
+
+
+def cause_of_death(code: int) -> str:
+    """What an exit status that is a loss, not a failure, says to a person."""
+    if code in STOPPED_ITSELF:
+        return STOPPED_ITSELF[code]
+    hint = "; often the system's answer to a lack of memory" if -code == signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{hint}"
