@@ -77,13 +77,16 @@ def open_database(settings: Settings) -> Database:
     if url.get_backend_name() == "sqlite":
         settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Database(_sqlite_engine(url.render_as_string(hide_password=False)))
+    # A process that is frozen in the middle of a transaction keeps its rows locked; after a lease nobody waits for it.
+    idle = f"idle_in_transaction_session_timeout={max(1, round(settings.lease_seconds * 1000))}"
+    options = f"-c timezone=UTC -c statement_timeout=30000 -c {idle}"
     return Database(
         create_engine(
             url,
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
-            connect_args={"connect_timeout": 5, "options": "-c timezone=UTC -c statement_timeout=30000"},
+            connect_args={"connect_timeout": 5, "options": options},
         )
     )
 

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from jobstore import schema
 from jobstore.database import DatabaseUnavailable, has_no_room, now, open_database
 from jobstore.settings import Settings
 from jobstore.tables import Leader
 
 if TYPE_CHECKING:
     from tests.jobstore.conftest import Store
+    from tests.servers.postgres import PostgresServer
 
 MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -84,6 +86,31 @@ def test_writers_that_read_before_they_write_wait_instead_of_failing(store: Stor
     assert failures == []
     with store.database.read() as session:
         assert session.get_one(Leader, "counter").holder == "40"
+
+
+def test_a_process_frozen_in_a_transaction_loses_its_rows_in_postgresql_after_a_lease(
+    postgres_server: PostgresServer,
+) -> None:
+    url = postgres_server.create_database()
+    settings = Settings.model_validate({"database_url": url, "lease_seconds": 0.2})
+    frozen = open_database(settings)
+    schema.upgrade(frozen)
+    with frozen.write() as session:
+        session.add(Leader(name="a", holder="me", expires_at=MOMENT))
+
+    waiting = open_database(Settings.model_validate({"database_url": url}))
+    with pytest.raises(DBAPIError) as lost, frozen.write() as asleep:
+        asleep.get_one(Leader, "a", with_for_update=True)
+        with waiting.write() as session:
+            session.get_one(Leader, "a", with_for_update=True).holder = "another"
+        asleep.get_one(Leader, "a", populate_existing=True).holder = "me again"
+
+    assert lost.value.connection_invalidated
+    with waiting.read() as session:
+        assert session.get_one(Leader, "a").holder == "another"
+    frozen.close()
+    waiting.close()
+    postgres_server.drop_database(url)
 
 
 def test_the_clock_goes_on_within_a_transaction(store: Store) -> None:

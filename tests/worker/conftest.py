@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +63,19 @@ class RunningWorker:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def freeze(self, stack: Stack) -> None:
+        """Stop the worker between two transactions: nobody can take SQLite's write lock from a frozen process."""
+
+        def frozen() -> bool:
+            self.process.send_signal(signal.SIGSTOP)
+            eventually(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED, "it stops", PATIENCE)
+            if stack.is_locked():
+                self.process.send_signal(signal.SIGCONT)
+                return False
+            return True
+
+        eventually(frozen, "the worker is frozen outside a transaction", PATIENCE)
+
 
 @dataclass
 class Stack:
@@ -77,6 +92,15 @@ class Stack:
         folder = self.settings.scratch_dir / "played"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def is_locked(self) -> bool:
+        """Whether somebody holds the write lock of the embedded database."""
+        with closing(sqlite3.connect(self.settings.root / "pals.db", timeout=0.1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            return False
 
     def in_scratch(self) -> list[Path]:
         """What trainings have left in the workers' folders."""

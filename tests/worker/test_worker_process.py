@@ -153,7 +153,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(stack: Stac
     job_id = stack.add_job(stack.add_dataset(), training=LONG)
     stack.wait_for_steps(job_id)
     child = frozen.training_child()
-    frozen.process.send_signal(signal.SIGSTOP)
+    frozen.freeze(stack)
     wait_until_gone(child)  # its own clock stops it, before anybody may take the job
     stack.start_worker()
     stack.wait_for_steps(job_id, attempt=2)
