@@ -11,6 +11,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from api.head_requests import wants_body
 from api.problems import ApiProblem, ProblemCode, problem_response
 from api.ranges import ByteRange, RangeNotSatisfiable, names_entity, range_applies, requested_range
 from jobstore.storage import ArtifactStore, BlobReader, StorageFailed
@@ -29,6 +30,11 @@ EXPORT_MEDIA_TYPES: Mapping[ExportFormat, str] = {
     ExportFormat.DENSE: SAFETENSORS,
     ExportFormat.ONNX: "application/octet-stream",
     ExportFormat.CARD: "application/zip",
+}
+BLOB_RESPONSES: Mapping[int | str, dict[str, Any]] = {
+    206: {"description": "The range asked for"},
+    304: {"description": "The client has it already"},
+    307: {"description": "Where it lies, for a minute (`PALS_DOWNLOAD_REDIRECTS`)"},
 }
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
 
@@ -51,7 +57,8 @@ def blob_response(
 ) -> Response:
     """Answer GET for a whole published blob or one range of it. Raises StorageFailed when its bytes are gone.
 
-    It is opened here, so that a deletion meanwhile does not tear the download.
+    It is opened here, so that a deletion meanwhile does not tear the download. The whole of it may be had from where it
+    lies, if the store has a link to it: ranges and conditions speak of an ETag that is not the one there.
     """
     etag, size = f'"{artifact.sha256}"', artifact.size or 0
     headers = {
@@ -62,6 +69,10 @@ def blob_response(
     }
     if names_entity(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={key: headers[key] for key in ("ETag", "Cache-Control")})
+    if "range" not in request.headers and wants_body(request):
+        link = artifacts.link(artifact.key, media_type=media_type, disposition=headers["Content-Disposition"])
+        if link is not None:
+            return Response(status_code=307, headers={"Location": link, "Cache-Control": "private, no-store"})
     part: ByteRange | None = None
     if range_applies(request.headers.get("if-range"), etag):
         try:

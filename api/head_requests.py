@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_ASKED_AS_HEAD = "pals.asked_as_head"
+
+
+def wants_body(request: Request) -> bool:
+    """False when what looks like a GET came as HEAD."""
+    return _ASKED_AS_HEAD not in request.scope
 
 
 class HeadRequests:
@@ -36,4 +44,5 @@ class HeadRequests:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 answered.set()
 
-        await self._app({**scope, "method": "GET", "headers": headers}, request_then_end, headers_only)
+        as_get = {**scope, "method": "GET", "headers": headers, _ASKED_AS_HEAD: True}
+        await self._app(as_get, request_then_end, headers_only)

@@ -1,11 +1,12 @@
 """Whether a decision on a few validation windows is the decision on all of them, and leads to the same outcome.
 
     make decision-windows SERIES=folder/of/the/series
+    make decision-windows SERIES=… ARGS='--data illness --width 512 --output illness.json'
 
-Per seed, ETTh1 96 → 96 is trained twice with PALS: once deciding by `decision_windows` evenly spread windows, once by
-all. In the first one every decision is also made on all windows, on the same weights, along a record of best losses of
-its own; the share of equal moves counts those. Runs one after the other; a finished seed is in the result file at once
-and not trained again.
+Per seed, ETTh1 96 → 96 (or illness 36 → 24) is trained twice with PALS: once deciding by the default number of evenly
+spread windows, once by all. In the first one every decision is also made on all windows, on the same weights, along a
+record of best losses of its own; the share of equal moves counts those. Runs one after the other; a finished seed is
+in the result file at once and not trained again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from pals_core.training.forward import ForwardPass
 from pals_core.training.trainer import Trainer
 from pals_core.training.validation import all_windows, mean_squared_error
 
-FEW = 256
+FEW: int = PalsMethodSpec.model_fields["decision_windows"].default
 
 
 @contextmanager
@@ -129,14 +130,16 @@ def _mean(values: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("series", type=Path, help="folder with the series' files")
+    parser.add_argument("--data", choices=list(SERIES), default="etth1")
+    parser.add_argument("--windows", type=int, default=FEW, help="validation windows that decide")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
     parser.add_argument("--width", type=int, default=64, help="d_model; d_ff is four times as wide")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/decision_windows.json"))
     arguments = parser.parse_args()
-    series = SERIES["etth1"]
+    series = SERIES[arguments.data]
     table = read_table(arguments.series / series.file)
     model = {"name": "nstransformer", "d_model": arguments.width, "d_ff": 4 * arguments.width}
-    method = {"name": "pals", "update_interval": series.update_interval, "decision_windows": FEW}
+    method = {"name": "pals", "update_interval": series.update_interval, "decision_windows": arguments.windows}
     fields = {"data": {**series.data, "horizon": series.horizons[0]}, "model": model, "method": method}
 
     done: list[dict[str, Any]] = []
@@ -157,7 +160,8 @@ def main() -> None:
 
             done.append(study(of_seed, table, hear))
             bars.remove_task(bar)
-            report = provenance() | {"windows": FEW, "fields": fields, "summary": summary(done), "seeds": done}
+            what = {"series": series.name, "windows": arguments.windows, "fields": fields}
+            report = provenance() | what | {"summary": summary(done), "seeds": done}
             with replacing(arguments.output) as part:
                 part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(json.dumps(summary(done), indent=1))

@@ -116,6 +116,7 @@ class Store:
             scratch=self._settings.scratch_dir,
             threads=1,
             draining=threading.Event(),
+            under_way=lambda: None,
         )
         began, processor = time.perf_counter(), time.process_time()
         supervisor.run()

@@ -33,6 +33,11 @@ class Settings(BaseSettings):
         description="Folder (file:///…) or S3 bucket (s3://bucket/prefix) of datasets, checkpoints and states; "
         "unset: in data_dir.",
     )
+    download_redirects: bool = Field(
+        False,
+        description="Send who downloads a whole file from a bucket there (307, an address signed for a minute); only "
+        "where callers can reach the bucket.",
+    )
     allowed_hosts: tuple[str, ...] = Field(
         (),
         description='JSON list of further host names under which the API may be called (["pals.example.org"]); '

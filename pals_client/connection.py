@@ -74,9 +74,12 @@ class Connection:
     def stream(
         self, path: str, *, headers: Mapping[str, str], read_seconds: float = READ_SECONDS
     ) -> Iterator[httpx.Response]:
-        """GET an answer that is read while it arrives; one attempt. Raises httpx.TransportError."""
+        """GET an answer that is read while it arrives, wherever the service sends us for it; one attempt.
+
+        Raises httpx.TransportError.
+        """
         timeout = httpx.Timeout(read_seconds, connect=CONNECT_SECONDS)
-        with self._http.stream("GET", path, headers=dict(headers), timeout=timeout) as response:
+        with self._http.stream("GET", path, headers=dict(headers), timeout=timeout, follow_redirects=True) as response:
             yield response
 
     def give_up(self, error: httpx.TransportError | None) -> NoReturn:

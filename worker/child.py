@@ -145,7 +145,10 @@ def _printable(raw: bytes) -> str:
 
 
 class Standby:
-    """Keeps one child per slot that has imported torch; each is used once and replaced at once."""
+    """Keeps one child per slot that has imported torch; each is used once, and replaced when that is told.
+
+    Its replacement takes seconds of a processor to import torch, which a training that begins needs for itself.
+    """
 
     def __init__(self, gpus: Mapping[str, str | None], scout: TrainingProcess) -> None:
         """`gpus` says for each slot, by name, which GPUs its children see, as CUDA_VISIBLE_DEVICES; None: as we do.
@@ -161,15 +164,19 @@ class Standby:
             scout.kill()
 
     def take(self, slot: str) -> TrainingProcess:
-        """A child for one job. One that died while it waited is replaced."""
+        """A child for one job; a new one where none stands by, or it died while it waited."""
         with self._lock:
-            child = self._idle.pop(slot)
-            if not self._stopped:
-                self._idle[slot] = TrainingProcess(self._gpus[slot])
-        if child.returncode is not None:
+            child = self._idle.pop(slot, None)
+        if child is not None and child.returncode is not None:
             child.kill()
-            return TrainingProcess(self._gpus[slot])
-        return child
+            child = None
+        return child or TrainingProcess(self._gpus[slot])
+
+    def refill(self, slot: str) -> None:
+        """Have a child stand by for the slot's next job, unless one does."""
+        with self._lock:
+            if not self._stopped and slot not in self._idle:
+                self._idle[slot] = TrainingProcess(self._gpus[slot])
 
     def stop(self) -> None:
         """Kill the waiting children."""

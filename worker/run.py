@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from celery.platforms import SecurityWarning
@@ -93,8 +94,10 @@ class TrainingWorker:
                     scratch=self._scratch,
                     threads=slot.threads,
                     draining=self.draining,
+                    under_way=partial(self._standby.refill, slot.name),
                 ).run()
             finally:
+                self._standby.refill(slot.name)
                 with self._claiming:
                     self._free = sorted([*self._free, slot], key=self.identity.slots.index)
 

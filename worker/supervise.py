@@ -69,7 +69,9 @@ class Supervisor:
         scratch: Path,
         threads: int,
         draining: threading.Event,
+        under_way: Callable[[], None],
     ) -> None:
+        """`under_way` is called once the training has made its first step."""
         self._lease = lease
         self._child = child
         self._database = database
@@ -77,6 +79,7 @@ class Supervisor:
         self._settings = settings
         self._threads = threads
         self._draining = draining
+        self._under_way = under_way
         self._folder = scratch / f"{lease.job_id}-{lease.token}"
         self._narrator = Narrator()
         limit = smaller_limit(lease.limits.get("max_memory_bytes"), settings.training_memory_bytes)
@@ -203,6 +206,7 @@ class Supervisor:
             if isinstance(line, Progress) and not self._stepping:
                 self._stepping = True
                 self._report()  # whoever waits for the first step need not wait for the next report
+                self._under_way()
 
     def _keep_lease(self) -> None:
         """Renew the lease when it is time to."""

@@ -63,9 +63,13 @@ def main() -> None:
 
     be_killed_first()
 
+    # All that a training imports, so that no job waits for it: torch brings the last two, a second's worth, with the
+    # first deterministic algorithm and the first optimizer.
     import torch
+    import torch._dynamo
+    import torch._inductor.config
 
-    from pals_core.training import trainer  # noqa: F401 (imported now, so that a job need not wait for it)
+    from pals_core.training import trainer  # noqa: F401
 
     found = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     devices = tuple(Gpu(name=gpu.name, memory_bytes=gpu.total_memory) for gpu in found)

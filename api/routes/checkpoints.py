@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from api.blobs import EXPORT_MEDIA_TYPES, blob_response, file_name
+from api.blobs import BLOB_RESPONSES, EXPORT_MEDIA_TYPES, blob_response, file_name
 from api.existence import CheckpointId, JobId, existing_checkpoint, existing_job, locked_checkpoint
 from api.problems import ApiProblem, ProblemCode, ProblemItem
 from api.schemas.checkpoints import (
@@ -50,8 +50,7 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
             }
         },
     },
-    206: {"description": "The range asked for"},
-    304: {"description": "The client has it already"},
+    **BLOB_RESPONSES,
 }
 
 

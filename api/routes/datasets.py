@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 
-from api.blobs import MEDIA_SUFFIXES, blob_response, file_name
+from api.blobs import BLOB_RESPONSES, MEDIA_SUFFIXES, blob_response, file_name
 from api.existence import Cursor, DatasetId, Limit, existing_dataset, locked_dataset
 from api.problems import ApiProblem, ProblemCode, ProblemItem
 from api.schemas.bodies import PageBody
@@ -143,7 +143,7 @@ def delete_one_dataset(services: ServicesDep, dataset_id: DatasetId) -> None:
 @router.get(
     "/{dataset_id}/content",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": _BINARY}}, 206: {"description": "The range asked for"}},
+    responses={200: {"content": {"application/octet-stream": _BINARY}}, **BLOB_RESPONSES},
 )
 def download_dataset(services: ServicesDep, request: Request, dataset_id: DatasetId) -> Response:
     """The uploaded bytes; knows Range, If-Range and If-None-Match."""

@@ -28,6 +28,7 @@ from jobstore.storage.interface import (
 PART_BYTES = 8 * 1024 * 1024
 # All attempts together end within two thirds of a lease: a worker that waits for the store renews it in time.
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 10, 3
+LINK_SECONDS = 60
 # A download holds a connection as long as its client takes; nothing else is to wait for slow clients.
 CONNECTIONS = 1000
 FAILURES = (OSError, BotoCoreError, ConnectionFailed)
@@ -38,11 +39,13 @@ _CODE = re.compile(r"[A-Za-z]{1,64}")
 class ArtifactBucket(ArtifactStore):
     """A bucket, or what lies in it below a prefix; credentials and endpoint come from the usual `AWS_…` environment.
 
-    `scratch` is a folder of this host for copies that are needed as files.
+    `scratch` is a folder of this host for copies that are needed as files; `links` says whether blobs may be fetched
+    from the bucket itself.
     """
 
-    def __init__(self, bucket: str, prefix: str, scratch: Path) -> None:
+    def __init__(self, bucket: str, prefix: str, scratch: Path, *, links: bool = False) -> None:
         self._bucket = bucket
+        self._links = links
         self._prefix = f"{prefix}/" if prefix else ""
         self._copies = LocalCopies(scratch, lambda key, target, beat: self.fetch(key, target, beat=beat).size)
         self._s3 = S3FileSystem(
@@ -70,6 +73,18 @@ class ArtifactBucket(ArtifactStore):
     def local(self, key: str, *, beat: Beat | None = None) -> AbstractContextManager[Path]:
         """A copy of the blob on this host."""
         return self._copies.use(checked(key), beat)
+
+    def link(self, key: str, *, media_type: str, disposition: str) -> str | None:
+        if not self._links:
+            return None
+        asked = {
+            "Bucket": self._bucket,
+            "Key": self._prefix + checked(key),
+            "ResponseContentType": media_type,
+            "ResponseContentDisposition": disposition,
+        }
+        address: str = self.wait(self._s3.s3.generate_presigned_url, "get_object", asked, LINK_SECONDS)
+        return address
 
     def delete(self, key: str) -> None:
         self.call("delete_object", checked(key))

@@ -129,6 +129,13 @@ class ArtifactStore(ABC):
         `beat` is called between pieces where the bytes have to be fetched, which may take minutes.
         """
 
+    def link(self, key: str, *, media_type: str, disposition: str) -> str | None:  # noqa: ARG002 (of stores that can)
+        """An address that gives the blob to whoever knows it, for a minute; None where the API is to give it.
+
+        The answer there has the given Content-Type and Content-Disposition. Raises StorageFailed.
+        """
+        return None
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a blob and what interrupted writes of it left; harmless when nothing is. Raises StorageFailed."""

@@ -27,4 +27,5 @@ def open_artifacts(settings: Settings) -> ArtifactStore:
         from jobstore.storage.bucket import ArtifactBucket
     except ModuleNotFoundError as error:
         raise ValueError(f"PALS_ARTIFACTS_URL is a bucket, and {error.name} is missing: install pals[s3]") from error
-    return ArtifactBucket(bucket, checked(prefix) if prefix else "", settings.scratch_dir)
+    prefix = checked(prefix) if prefix else ""
+    return ArtifactBucket(bucket, prefix, settings.scratch_dir, links=settings.download_redirects)

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
+from pals_client import Client
 from tests.e2e.stacks import Service, embedded
 from tests.e2e.test_main_job import EXAMPLE, SMALL
 from tests.jobstore.storage.conftest import InsideBucket
@@ -22,6 +24,39 @@ def bucket(s3_server: S3Server, tmp_path: Path) -> Iterator[InsideBucket]:
     inside = InsideBucket(s3_server, tmp_path / "looking")
     yield inside
     inside.store.close()
+
+
+def test_whole_downloads_lead_to_the_bucket_when_the_settings_say_so(
+    s3_server: S3Server, bucket: InsideBucket, tmp_path: Path
+) -> None:
+    with embedded(tmp_path, {**bucket.environment, "PALS_DOWNLOAD_REDIRECTS": "true"}) as service:
+        http = service.http
+        dataset = service.upload("weekly CO₂", EXAMPLE.read_bytes())
+        content = f"/v1/datasets/{dataset['id']}/content"
+        sent_on = http.get(content)
+        address = sent_on.headers["location"]
+        assert (sent_on.status_code, sent_on.content) == (307, b"")
+        assert address.startswith(f"{s3_server.endpoint}/{bucket.bucket}/artifacts/")
+        assert "X-Amz-Expires=60&" in address
+        assert SECRET not in address
+        there = httpx.get(address)
+        assert there.content == EXAMPLE.read_bytes()
+        assert there.headers["content-type"] == "text/csv"
+        here = http.head(content)
+        assert (here.status_code, here.headers["content-length"]) == (200, str(len(there.content)))
+        assert there.headers["content-disposition"] == here.headers["content-disposition"]
+        part = http.get(content, headers={"Range": "bytes=5-9"})
+        assert (part.status_code, part.content) == (206, there.content[5:10])
+        assert http.get(content, headers={"If-None-Match": here.headers["etag"]}).status_code == 304
+
+        posted = http.post("/v1/jobs", json={"dataset_id": dataset["id"], "spec": SMALL})
+        job = service.wait(posted.json()["id"], "succeeded")
+        with Client(str(http.base_url)) as client:
+            best = next(checkpoint for checkpoint in client.checkpoints(job["id"]) if checkpoint["is_best"])
+            client.download(best["id"], tmp_path / "packed.safetensors")
+            client.download(best["id"], tmp_path / "int8.safetensors", precision="int8")
+        assert hashlib.sha256((tmp_path / "packed.safetensors").read_bytes()).hexdigest() == best["sha256"]
+        assert (tmp_path / "int8.safetensors").stat().st_size < best["bytes"]
 
 
 def trainings_and_offload(service: Service) -> list[psutil.Process]:

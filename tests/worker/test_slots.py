@@ -54,6 +54,7 @@ def test_each_slots_child_stands_by_with_its_own_gpus_and_is_replaced_by_one_ali
         for slot, visible in (("cuda-0", "GPU-7"), ("cuda-0", "GPU-7"), ("cpu-0", "")):
             child = standby.take(slot)
             children.append(child)
+            standby.refill(slot)
             assert psutil.Process(child.pid).environ()["CUDA_VISIBLE_DEVICES"] == visible
     finally:
         standby.stop()
@@ -69,6 +70,27 @@ def test_the_scout_waits_for_a_slot_where_it_fits() -> None:
     finally:
         standby.stop()
         scout.kill()
+
+
+def test_the_next_child_starts_when_that_is_told_and_only_one_stands_by() -> None:
+    scout = TrainingProcess()
+    standby = Standby({"cpu-0": None}, scout)
+    children = []
+    try:
+        before = {*psutil.Process().children()}
+        children.append(standby.take("cpu-0"))
+        assert {*psutil.Process().children()} == before
+        standby.refill("cpu-0")
+        standby.refill("cpu-0")
+        [waiting] = {*psutil.Process().children()} - before
+        children.append(standby.take("cpu-0"))
+        assert children[-1].pid == waiting.pid
+        children.append(standby.take("cpu-0"))
+        assert children[-1].pid != waiting.pid
+    finally:
+        standby.stop()
+        for child in children:
+            child.kill()
 
 
 def test_a_host_has_a_processor_and_memory() -> None:

@@ -89,6 +89,7 @@ def supervised(stack: Stack, lease: Lease, child: Played, *, draining: bool = Fa
         scratch=stack.scratch,
         threads=1,
         draining=drain,
+        under_way=lambda: None,
     ).run()
     return child
 
