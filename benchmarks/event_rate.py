@@ -40,10 +40,11 @@ from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table
 from pals_core.feasibility import resolve
-from pals_core.spec import Precision, Spec
-from pals_core.training.events import CheckpointSaved, Finished, Progress, Started, StateSaved
+from pals_core.spec import Spec
+from pals_core.training.events import CheckpointSaved, Finished, Progress, StateSaved
 from pals_core.training.progress import FLUSH_STEPS
 from pals_core.training.trainer import Trainer
+from tests.worker.first_words import STARTED
 from worker.protocol import FromChild, Suspended
 from worker.supervise import Supervisor
 
@@ -128,25 +129,9 @@ class Store:
         return {"seconds": seconds, "processor_seconds": processor, "points": points, "events": events}
 
 
-def started(steps: int) -> Started:
-    return Started(
-        total_steps=steps,
-        steps_per_epoch=steps,
-        epochs=1,
-        device="cpu",
-        threads=1,
-        precision=Precision.FP32,
-        compiled=False,
-        total_parameters=1,
-        maskable_parameters=1,
-        sparsity=0.0,
-        reproducible=True,
-    )
-
-
 def losses(steps: int, *, at_once: int) -> list[str]:
     """The lines of a training that tells of its steps so many at once."""
-    lines: list[BaseModel] = [started(steps)]
+    lines: list[BaseModel] = [STARTED.model_copy(update={"total_steps": steps, "steps_per_epoch": steps, "epochs": 1})]
     for last in range(at_once, steps + 1, at_once):
         values = tuple(1 / step for step in range(last - at_once + 1, last + 1))
         lines.append(Progress(step=last, epoch=1, train_losses=values, sparsity=0.5))

@@ -9,23 +9,9 @@ import pytest
 from jobstore.events import EventLevel, EventType
 from jobstore.metrics import Point
 from pals_core.sparsity.decision import Move
-from pals_core.spec import Precision
-from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress, Started
+from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress
+from tests.worker.first_words import STARTED
 from worker.narrate import Narrator
-
-STARTED = Started(
-    total_steps=20,
-    steps_per_epoch=10,
-    epochs=2,
-    device="cpu",
-    threads=1,
-    precision=Precision.FP32,
-    compiled=False,
-    total_parameters=110,
-    maskable_parameters=100,
-    sparsity=0.0,
-    reproducible=True,
-)
 
 
 def test_losses_become_one_point_a_step_and_one_progress_event_a_report() -> None:

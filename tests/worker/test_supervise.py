@@ -18,28 +18,14 @@ from jobstore.leases import Lease, claim_next
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.storage import ArtifactFolder, BlobWriter, StorageFailed
 from pals_core.errors import ErrorCode
-from pals_core.spec import Precision
-from pals_core.training.events import CheckpointSaved, Progress, Started, StateSaved
+from pals_core.training.events import CheckpointSaved, Progress, StateSaved
+from tests.worker.first_words import STARTED
 from worker import supervise
 from worker.protocol import DiskFull, Failed, Suspend, Suspended, Train
 from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Stack
-
-STARTED = Started(
-    total_steps=20,
-    steps_per_epoch=10,
-    epochs=2,
-    device="cpu",
-    threads=1,
-    precision=Precision.FP32,
-    compiled=False,
-    total_parameters=110,
-    maskable_parameters=100,
-    sparsity=0.0,
-    reproducible=True,
-)
 
 
 class Played:
