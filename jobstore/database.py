@@ -77,9 +77,15 @@ def open_database(settings: Settings) -> Database:
     if url.get_backend_name() == "sqlite":
         settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Database(_sqlite_engine(url.render_as_string(hide_password=False)))
-    # A process that is frozen in the middle of a transaction keeps its rows locked; after a lease nobody waits for it.
-    idle = f"idle_in_transaction_session_timeout={max(1, round(settings.lease_seconds * 1000))}"
-    options = f"-c timezone=UTC -c statement_timeout=30000 -c {idle}"
+    parameters = {
+        "timezone": "UTC",
+        "statement_timeout": 30_000,
+        # A process frozen in the middle of a transaction keeps its rows locked; after a lease nobody waits for it.
+        "idle_in_transaction_session_timeout": max(1, round(settings.lease_seconds * 1000)),
+        # What is announced has to survive the server's crash, whatever is the rule for its other databases.
+        "synchronous_commit": "on",
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in parameters.items())
     return Database(
         create_engine(
             url,

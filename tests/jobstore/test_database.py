@@ -6,14 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from jobstore import schema
 from jobstore.database import DatabaseUnavailable, has_no_room, now, open_database
 from jobstore.settings import Settings
 from jobstore.tables import Leader
+from tests.servers.postgres import plain
 
 if TYPE_CHECKING:
     from tests.jobstore.conftest import Store
@@ -147,6 +149,19 @@ def test_the_embedded_database_keeps_commits_over_a_power_cut_and_watches_its_re
     database.close()
 
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30_000}
+
+
+def test_commits_in_postgresql_survive_its_crash_also_where_the_server_would_not_wait(
+    postgres_server: PostgresServer,
+) -> None:
+    url = postgres_server.create_database()
+    with psycopg.connect(plain(url), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {make_url(url).database} SET synchronous_commit = off")
+        database = open_database(Settings.model_validate({"database_url": url}))
+        with database.write() as session:
+            assert session.scalar(text("SHOW synchronous_commit")) == "on"
+        database.close()
+    postgres_server.drop_database(url)
 
 
 def test_only_the_owner_may_look_into_the_folder_of_the_embedded_service(tmp_path: Path) -> None:
