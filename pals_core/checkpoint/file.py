@@ -24,7 +24,7 @@ from pals_core.checkpoint.container import HEADER_KEY, parse_header
 from pals_core.checkpoint.header import CheckpointHeader, MaskedLayer, StoredPrecision
 from pals_core.checkpoint.positions import Code, decode_positions, encode_positions
 from pals_core.checkpoint.tensor_file import TensorFile, open_tensors, write_tensors
-from pals_core.checkpoint.values import STORED_TYPES, compress, expand
+from pals_core.checkpoint.values import STORED_TYPES, compress, spread
 from pals_core.data.lengths import window_lengths
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
@@ -35,8 +35,6 @@ from pals_core.spec import MissingPolicy
 
 # Constants such as positions follow from the spec and are not in the file, so the file's size does not bound them.
 MAX_DERIVED_BYTES = 2**30
-# Whole numbers for places are a fifth of the time of indexing with a mask; of a few weights they take little memory.
-_PLACED_AT_ONCE = 2**16
 
 
 class PackedMasks(Mapping[str, Tensor]):
@@ -240,26 +238,13 @@ def _read_packed(file: TensorFile, name: str, header: CheckpointHeader, scratch:
         mask = torch.from_numpy(decode_positions(code.numpy(), layer.weights, layer.active)).view(layer.shape)
     except InvalidCheckpoint as error:
         raise InvalidCheckpoint(f"{name}: {error.message}") from error
-    is_whole = layer.active == layer.weights and precision is StoredPrecision.FP32
-    memory = _zeros((entry.stop - entry.start,), torch.uint8) if is_whole else scratch
-    values = expand(file.read(f"{name}.values", memory), scales, mask, is_complex=is_complex)
-    _check_finite(name, values)
-    if is_whole:
-        return values.view(layer.shape), code.numpy()
-    return _placed(values, mask), code.numpy()
-
-
-def _placed(values: Tensor, mask: Tensor) -> Tensor:
-    """Return a tensor with `values` where `mask` is on and zeros elsewhere."""
-    source, active = values.numpy(), mask.numpy().reshape(-1)
-    dense = _zeros(mask.shape, values.dtype)
-    weight = dense.numpy().reshape(-1)
-    taken = 0
-    for start in range(0, active.size, _PLACED_AT_ONCE):
-        places = np.flatnonzero(active[start : start + _PLACED_AT_ONCE])
-        weight[start + places] = source[taken : taken + len(places)]
-        taken += len(places)
-    return dense
+    weight = _zeros(layer.shape, torch.complex64 if is_complex else torch.float32)
+    if layer.active == layer.weights and precision is StoredPrecision.FP32:
+        file.read(f"{name}.values", weight.view(-1).view(torch.uint8))
+    else:
+        spread(file.read(f"{name}.values", scratch), scales, mask, weight)
+    _check_finite(name, weight)
+    return weight, code.numpy()
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from pals_core.checkpoint.file import Checkpoint
 from pals_core.checkpoint.header import Metrics, StoredPrecision
 from pals_core.checkpoint.tensor_file import write_tensors
-from pals_core.checkpoint.values import compress, expand
+from pals_core.checkpoint.values import compress, spread
 from pals_core.data.table import Table
 from pals_core.data.windows import SplitWindows, make_windows
 from pals_core.errors import InvalidCheckpoint, InvalidTable, Problem
@@ -69,7 +69,7 @@ def _rounded(checkpoint: Checkpoint, name: str, precision: StoredPrecision) -> t
     weight, mask = checkpoint.weights[name], checkpoint.masks[name]
     stored, scales = compress(weight, mask, precision)
     rounded = torch.zeros_like(weight)
-    rounded[mask] = expand(stored, scales, mask, is_complex=weight.is_complex())
+    spread(stored, scales, mask, rounded)
     return rounded
 
 

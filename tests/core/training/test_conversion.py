@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint, write_checkpoint
 from pals_core.checkpoint.header import StoredPrecision
-from pals_core.checkpoint.values import compress, expand
+from pals_core.checkpoint.values import compress, spread
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint, InvalidTable
 from pals_core.forecast.forecaster import load_forecaster
@@ -88,9 +88,10 @@ def test_a_value_is_off_by_at_most_half_a_step(dtype: torch.dtype, precision: St
     mask = torch.rand(5, 7, 3) < 0.4
     mask[2] = False
     values, scales = compress(weight, mask, precision)
-    read = expand(values, scales, mask, is_complex=weight.is_complex())
-    assert read.dtype == dtype
-    wanted = weight[mask]
+    dense = torch.zeros_like(weight)
+    spread(values, scales, mask, dense)
+    assert not dense[~mask].any()
+    read, wanted = dense[mask], weight[mask]
     if precision is StoredPrecision.FP32:
         assert torch.equal(read, wanted)
     elif scales is None:
@@ -106,7 +107,9 @@ def test_a_value_is_off_by_at_most_half_a_step(dtype: torch.dtype, precision: St
 def test_a_row_of_denormal_numbers_is_rounded_to_zero() -> None:
     weight, mask = torch.full((1, 4), 1e-45), torch.ones(1, 4, dtype=torch.bool)
     values, scales = compress(weight, mask, StoredPrecision.INT8)
-    assert expand(values, scales, mask, is_complex=False).tolist() == [0.0] * 4
+    dense = torch.ones(1, 4)
+    spread(values, scales, mask, dense)
+    assert dense.tolist() == [[0.0] * 4]
 
 
 def test_a_weight_too_large_for_fp16_is_refused() -> None:
