@@ -1,7 +1,7 @@
 """The training process: imports torch, waits for one job, trains it, exits.
 
-It holds no database credentials. It exits by itself when its supervisor's end of the pipe closes,
-and when the lease runs out that the supervisor keeps renewing.
+It holds no database credentials. It exits by itself when its supervisor's end of the pipe closes, also while it still
+imports, and when the lease runs out that the supervisor keeps renewing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 import threading
 import time
@@ -62,6 +63,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     be_killed_first()
+    threading.Thread(target=_watch_supervisor, name="orphaned", daemon=True).start()
 
     # All that a training imports, so that no job waits for it: torch brings the last two, a second's worth, with the
     # first deterministic algorithm and the first optimizer.
@@ -85,7 +87,7 @@ def main() -> None:
     supervisor = io.FileIO(sys.stdin.fileno(), closefd=False)
     first = supervisor.readline()
     if not first:
-        return
+        sys.exit(EXIT_ORPHANED)
     job = ToChild.validate_json(first)
     assert isinstance(job, Train)
     clock = LeaseClock(job.lease_seconds)
@@ -101,6 +103,13 @@ def _listen(stream: io.FileIO, clock: LeaseClock, suspend: threading.Event) -> N
             clock.renew(message.seconds)
         elif isinstance(message, Suspend):
             suspend.set()
+
+
+def _watch_supervisor() -> None:
+    """End this process when the other end of its standard input closes; reads nothing from it."""
+    end = select.poll()
+    end.register(sys.stdin.fileno(), 0)  # a hang-up is told without being asked for
+    end.poll()
     os._exit(EXIT_ORPHANED)
 
 

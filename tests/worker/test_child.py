@@ -30,7 +30,17 @@ def test_a_waiting_child_has_torch_and_ends_quietly_with_its_supervisor() -> Non
     assert child.devices.torch
     assert child._process.stdin is not None
     child._process.stdin.close()
-    assert child._process.wait(30) == 0
+    assert child._process.wait(30) == EXIT_ORPHANED
+    assert child.errors == ""
+    child.kill()
+
+
+def test_a_child_whose_supervisor_is_gone_ends_while_it_still_imports() -> None:
+    child = TrainingProcess()
+    assert child._process.stdin is not None
+    child._process.stdin.close()
+    assert child._process.wait(30) == EXIT_ORPHANED
+    assert child.devices is None
     child.kill()
 
 
