@@ -16,19 +16,14 @@ from jobstore.workers import DeviceClass
 
 def show_jobs(session: Session, jobs: Sequence[Job]) -> list[JobBody]:
     """The jobs, with what each queued one waits for; as many queries for one as for a page."""
-    queued = {job.id for job in jobs if job.status == JobStatus.QUEUED}
+    queued = [job for job in jobs if job.status == JobStatus.QUEUED]
     if not queued:
         return [_job_body(job, None) for job in jobs]
-    positions = queue_positions(session, [job for job in jobs if job.id in queued])
-    pace = paces(session, {DeviceClass(job.device_class) for job in jobs if job.id in queued})
-    return [
-        # One that was claimed since it was read is next in what was read.
-        _job_body(
-            job,
-            _queue(job, positions.get(job.id, 0), pace[DeviceClass(job.device_class)]) if job.id in queued else None,
-        )
-        for job in jobs
-    ]
+    positions = queue_positions(session, queued)
+    pace = paces(session, {DeviceClass(job.device_class) for job in queued})
+    # One that was claimed since it was read is next in what was read.
+    queues = {job.id: _queue(job, positions.get(job.id, 0), pace[DeviceClass(job.device_class)]) for job in queued}
+    return [_job_body(job, queues.get(job.id)) for job in jobs]
 
 
 def show_job(session: Session, job: Job) -> JobBody:

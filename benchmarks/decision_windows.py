@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("series", type=Path, help="folder with the series' files")
     parser.add_argument("--data", choices=list(SERIES), default="etth1")
     parser.add_argument("--windows", type=int, default=FEW, help="validation windows that decide")
+    parser.add_argument("--loss-tolerance", type=float, default=1.1, help="λ; near 1 fewer updates shrink the network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
     parser.add_argument("--width", type=int, default=64, help="d_model; d_ff is four times as wide")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/decision_windows.json"))
@@ -139,12 +140,20 @@ def main() -> None:
     series = SERIES[arguments.data]
     table = read_table(arguments.series / series.file)
     model = {"name": "nstransformer", "d_model": arguments.width, "d_ff": 4 * arguments.width}
-    method = {"name": "pals", "update_interval": series.update_interval, "decision_windows": arguments.windows}
+    method = {
+        "name": "pals",
+        "loss_tolerance": arguments.loss_tolerance,
+        "update_interval": series.update_interval,
+        "decision_windows": arguments.windows,
+    }
     fields = {"data": {**series.data, "horizon": series.horizons[0]}, "model": model, "method": method}
 
     done: list[dict[str, Any]] = []
     if arguments.output.exists():
-        done = json.loads(arguments.output.read_text())["seeds"]
+        earlier = json.loads(arguments.output.read_text())
+        if earlier["fields"] != fields:
+            parser.error(f"{arguments.output} is of another study: {earlier['fields']}; give another --output")
+        done = earlier["seeds"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
         for seed in arguments.seeds:

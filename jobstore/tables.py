@@ -9,6 +9,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -167,10 +168,14 @@ class Job(Base):
     )
 
 
-# The queue, as a whole and of each tenant.
-_TURN = (Job.priority.desc(), Job.queued_at, Job.id)
-Index("ix_jobs_queue", *_TURN, **_only("status = 'queued'"))
-Index("ix_jobs_queue_of_tenant", Job.tenant_id, *_TURN, **_only("status = 'queued'"))
+def in_turn(job: type[Job]) -> tuple[ColumnElement[Any], ...]:
+    """The order of the queue, as a whole and of each tenant."""
+    return job.priority.desc(), job.queued_at.asc(), job.id.asc()
+
+
+_QUEUED = _only("status = 'queued'")
+Index("ix_jobs_queue", *in_turn(Job), **_QUEUED)
+Index("ix_jobs_queue_of_tenant", Job.tenant_id, *in_turn(Job), **_QUEUED)
 
 
 class Turn(Base):

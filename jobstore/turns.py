@@ -1,4 +1,4 @@
-"""Whose turn it is: the order of the queue, and how long a job in it is likely to wait.
+"""Whose turn it is: the order of the queue, and how many jobs come before one in it.
 
 Priority decides first. Among jobs of equal priority comes the tenant with the fewest jobs at work, of such tenants
 the one that was served longest ago, and of a tenant's own jobs the oldest: so one that queues five hundred jobs
@@ -18,10 +18,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 
 from jobstore.lifecycle import LEASED_STATUSES, JobStatus
-from jobstore.tables import Job, Turn
+from jobstore.tables import Job, Turn, in_turn
 
 if TYPE_CHECKING:
-    from sqlalchemy import Subquery
+    from sqlalchemy import BindParameter, Subquery
     from sqlalchemy.orm import Session
 
 
@@ -30,7 +30,7 @@ def is_queued(job: type[Job] = Job) -> ColumnElement[bool]:
     return job.status == literal(JobStatus.QUEUED.value, literal_execute=True)
 
 
-def claimable(now: datetime, job: type[Job] = Job) -> ColumnElement[bool]:
+def claimable(now: datetime | BindParameter[datetime], job: type[Job] = Job) -> ColumnElement[bool]:
     """Whether a job waits for nothing but a worker."""
     return and_(is_queued(job), or_(job.not_before.is_(None), job.not_before <= now))
 
@@ -64,7 +64,7 @@ def _first_by_turn() -> Select[Job]:
     first_of_tenant = (
         select(first.id)
         .where(first.tenant_id == Turn.tenant_id, _for_the_taking(first))
-        .order_by(first.priority.desc(), first.queued_at, first.id)
+        .order_by(*in_turn(first))
         .limit(1)
         .correlate(Turn)
         .scalar_subquery()
@@ -83,18 +83,12 @@ def _first_by_turn() -> Select[Job]:
 
 @cache
 def _first_by_age() -> Select[Job]:
-    return (
-        select(Job)
-        .where(_for_the_taking(Job))
-        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    return select(Job).where(_for_the_taking(Job)).order_by(*in_turn(Job)).limit(1).with_for_update(skip_locked=True)
 
 
 def _for_the_taking(job: type[Job]) -> ColumnElement[bool]:
-    devices = job.device_class.in_(bindparam("device_classes", expanding=True))
-    return and_(is_queued(job), or_(job.not_before.is_(None), job.not_before <= bindparam("now")), devices)
+    now = bindparam("now", type_=Job.not_before.type)
+    return and_(claimable(now, job), job.device_class.in_(bindparam("device_classes", expanding=True)))
 
 
 def note_served(session: Session, tenant_id: str) -> None:
@@ -142,7 +136,7 @@ def queue_positions(session: Session, jobs: Collection[Job]) -> dict[str, int]:
     Jobs that need another device count too: a worker with a GPU takes them all in this order.
     """
     standings = _standings(session)
-    own = func.row_number().over(partition_by=Job.tenant_id, order_by=(Job.priority.desc(), Job.queued_at, Job.id))
+    own = func.row_number().over(partition_by=Job.tenant_id, order_by=in_turn(Job))
     queue = (
         select(Job.id, Job.tenant_id, Job.priority, own.label("own"))
         .where(is_queued(), Job.tenant_id.in_({job.tenant_id for job in jobs}))

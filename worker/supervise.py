@@ -92,12 +92,10 @@ class Supervisor:
         self._renew_at = self._began + settings.lease_seconds / 3
         self._state: SavedState | None = None
         self._training = False  # the child knows its job
-        self._begun = False
-        self._stepping = False
+        self._begun = self._stepping = False
         self._kept_step = 0  # checkpoints up to it are in the store already
         self._drain_until: float | None = None
-        self._suspending = False
-        self._suspended = False
+        self._suspending = self._suspended = False
         self._finished: Finished | None = None
         self._failed: Failed | None = None
         self._held = ExitStack()
@@ -284,8 +282,10 @@ class Supervisor:
     def _release(self) -> None:
         """Give the job back; a training that has not saved its state by now goes on from the one before."""
         self._child.kill()
-        runtime, reason = self._runtime(), StatusReason.WORKER_DRAINING
-        why = "its worker is stopping"
+        self._queue_again("its worker is stopping", StatusReason.WORKER_DRAINING)
+
+    def _queue_again(self, why: str, reason: StatusReason) -> None:
+        runtime = self._runtime()
         self._write(lambda session: release(session, self._lease, why=why, reason=reason, runtime_seconds=runtime))
 
     def _wait_for_storage(self, message: str) -> None:
@@ -354,9 +354,7 @@ class Supervisor:
     def _do_without(self, state: SavedState, why: str) -> None:
         """Whole as it is, the state is of no use (of another version, say): the next attempt takes the one before."""
         self._discard(state, why)
-        runtime, reason = self._runtime(), StatusReason.INTERNAL
-        text = "its training could not be resumed"
-        self._write(lambda session: release(session, self._lease, why=text, reason=reason, runtime_seconds=runtime))
+        self._queue_again("its training could not be resumed", StatusReason.INTERNAL)
 
     def _end_failed(self, reason: StatusReason, code: str, message: str, *, param: str | None = None) -> None:
         error: dict[str, object] = {"type": reason, "code": code, "message": message, "param": param}

@@ -46,7 +46,7 @@ class MaskSet:
         if mask.shape != self._masks[name].shape or mask.dtype != torch.bool:
             raise ValueError(f"the mask of {name} must be boolean of shape {tuple(self._masks[name].shape)}")
         self._masks[name] = mask.to(self._masks[name].device)
-        self._active[name] = int(mask.sum())
+        self._active[name] = int(torch.count_nonzero(mask))
 
     @torch.no_grad()
     def apply(self, optimizer: Optimizer | None = None) -> None:

@@ -39,7 +39,7 @@ def prune_smallest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
     if not count:
         return mask
     keys = ascending_keys(weight, mask)
-    return mask & ~FirstOf.among(lambda: (keys,), count).take(keys)
+    return mask & ~FirstOf.of(keys, count).take(keys)
 
 
 def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
@@ -70,4 +70,4 @@ def grow_largest(score: Tensor, mask: Tensor, count: int) -> Tensor:
     if not count:
         return mask
     keys = descending_keys(score, ~mask)
-    return mask | FirstOf.among(lambda: (keys,), count).take(keys)
+    return mask | FirstOf.of(keys, count).take(keys)

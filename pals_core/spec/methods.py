@@ -69,7 +69,7 @@ class PalsMethodSpec(FrozenSpec):
     initial_density: InitialDensity = 1.0
     initial_allocation: StartAllocation = Allocation.ERK
     decision_windows: int = Field(
-        256, ge=1, le=1_000_000, description="Evenly spaced validation windows whose loss decides an update."
+        32, ge=1, le=1_000_000, description="Evenly spaced validation windows whose loss decides an update."
     )
 
     @model_validator(mode="after")

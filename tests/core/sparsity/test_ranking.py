@@ -35,12 +35,15 @@ def test_the_first_of_several_tensors_are_those_of_a_stable_sort(
 
     first = FirstOf.among(lambda: keys, count)
     taken = torch.cat([first.take(of_tensor) for of_tensor in keys])
+    as_one = torch.cat(keys)
+    taken_as_one = FirstOf.of(as_one, count).take(as_one)
 
     ranked = torch.cat(values).abs().double() * (-1 if largest else 1)
     ranked[~torch.cat(candidates)] = torch.inf
     expected = torch.zeros(len(ranked), dtype=torch.bool)
     expected[ranked.sort(stable=True).indices[:count]] = True
     assert torch.equal(taken, expected)
+    assert torch.equal(taken_as_one, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -48,7 +51,7 @@ def test_infinite_values_rank_before_what_is_no_candidate(dtype: torch.dtype) ->
     values = torch.tensor([0.0, torch.inf, -0.0, -torch.inf]).to(dtype)
     candidates = torch.tensor([True, True, False, True])
     for keys in (ascending_keys(values, candidates), descending_keys(values, candidates)):
-        assert FirstOf.among(lambda keys=keys: (keys,), 3).take(keys).tolist() == [True, True, False, True]
+        assert FirstOf.of(keys, 3).take(keys).tolist() == [True, True, False, True]
 
 
 def test_ranking_leaves_the_values_alone() -> None:
@@ -56,7 +59,7 @@ def test_ranking_leaves_the_values_alone() -> None:
     before = values.clone()
     everything = torch.ones(2, 2, dtype=torch.bool)
     for keys in (ascending_keys(values, everything), descending_keys(values, everything)):
-        FirstOf.among(lambda keys=keys: (keys,), 2).take(keys)
+        FirstOf.of(keys, 2).take(keys)
     assert torch.equal(values, before)
 
 
