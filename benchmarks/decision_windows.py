@@ -41,6 +41,7 @@ from pals_core.training.forward import ForwardPass
 from pals_core.training.trainer import Trainer
 from pals_core.training.validation import all_windows, mean_squared_error
 
+RESULTS = Path("benchmarks/results")
 FEW: int = PalsMethodSpec.model_fields["decision_windows"].default
 
 
@@ -135,8 +136,9 @@ def main() -> None:
     parser.add_argument("--loss-tolerance", type=float, default=1.1, help="λ; near 1 fewer updates shrink the network")
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
     parser.add_argument("--width", type=int, default=64, help="d_model; d_ff is four times as wide")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/decision_windows.json"))
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/decision_windows_<data>_<λ>.json")
     arguments = parser.parse_args()
+    output: Path = arguments.output or RESULTS / f"decision_windows_{arguments.data}_{arguments.loss_tolerance:g}.json"
     series = SERIES[arguments.data]
     table = read_table(arguments.series / series.file)
     model = {"name": "nstransformer", "d_model": arguments.width, "d_ff": 4 * arguments.width}
@@ -149,10 +151,10 @@ def main() -> None:
     fields = {"data": {**series.data, "horizon": series.horizons[0]}, "model": model, "method": method}
 
     done: list[dict[str, Any]] = []
-    if arguments.output.exists():
-        earlier = json.loads(arguments.output.read_text())
+    if output.exists():
+        earlier = json.loads(output.read_text())
         if earlier["fields"] != fields:
-            parser.error(f"{arguments.output} is of another study: {earlier['fields']}; give another --output")
+            parser.error(f"{output} is of another study: {earlier['fields']}; give another --output")
         done = earlier["seeds"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
@@ -171,7 +173,7 @@ def main() -> None:
             bars.remove_task(bar)
             what = {"series": series.name, "windows": arguments.windows, "fields": fields}
             report = provenance() | what | {"summary": summary(done), "seeds": done}
-            with replacing(arguments.output) as part:
+            with replacing(output) as part:
                 part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(json.dumps(summary(done), indent=1))
 

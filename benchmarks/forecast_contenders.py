@@ -127,6 +127,7 @@ def compared(paths: Mapping[float, Path], table: Table, batch: int, rounds: int)
             removed = compact(each.checkpoint).report
             row |= {
                 "layers": each.report.to_frame().reset_index().to_dict(orient="records"),
+                "bfloat16_blocks": each.report.bfloat16_blocks,
                 "neurons_removed": removed.removed(Part.NEURONS),
                 "heads_removed": removed.removed(Part.HEADS),
             }

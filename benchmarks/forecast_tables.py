@@ -46,6 +46,7 @@ def _row(row: Mapping[str, Any]) -> str:
         f"{row['weight_bytes'] / 1e6:.3g}",
         f"{row['mse']:.3f}",
         f"{row['mse_change']:+.3%}",
-        ", ".join(f"{count} {kernel}" for kernel, count in kernels.most_common()),
+        ", ".join(f"{count} {kernel}" for kernel, count in kernels.most_common())
+        + (f"; {wholly} blocks wholly bf16" if (wholly := len(row.get("bfloat16_blocks", ()))) else ""),
     )
     return f"| {' | '.join(cells)} |"

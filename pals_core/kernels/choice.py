@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pals_core.kernels.blocks import InBFloat16, blocks_of
 from pals_core.kernels.linear import MAKERS, FixedLinear, Kernel, available
 from pals_core.kernels.report import KernelReport, LayerKernel
 from pals_core.layers.feed_forward import FeedForward
@@ -54,39 +55,102 @@ def choose_kernels(
     """Give each linear layer of `model`, in evaluation mode, the kernel that is fastest for `inputs`, in place.
 
     `inputs`, each [B, …], are a batch of the size that will be forecast. `dense` is the network to compare with, whose
-    forecasts are those of `model` but for rounding; it is left alone. bfloat16 and int8 are given up where they change
-    the forecasts, [B, H, C] in scaled units, by a mean square above `largest_change`, and everything is where the
-    network is not faster.
+    forecasts are those of `model` but for rounding; it is left alone. With `auto` the layers of attention and
+    feed-forward compute wholly in bfloat16 where the network is faster so. bfloat16 and int8 are given up where they
+    change the forecasts, [B, H, C] in scaled units, by a mean square above `largest_change`, and everything is where
+    the network is not faster.
     """
-    expected = dense(*inputs)
-    stopwatch = _Stopwatch()
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.weight.numel() >= _FEWEST_WEIGHTS
-    }
-
-    feed_forwards = {name: module for name, module in model.named_modules() if isinstance(module, FeedForward)}
-    originals = {**linears, **{f"{name}.activation": pair.activation for name, pair in feed_forwards.items()}}
-
-    def squared_change() -> float:
-        return float((model(*inputs) - expected).square().mean())
-
+    network = _Network(model, inputs, dense(*inputs))
     for allowed in _ALLOWED[kernels]:
-        _put(model, originals)
-        chosen = _choices(model, linears, inputs, [kernel for kernel in allowed if available(kernel)], stopwatch)
-        _put(model, {name: choice.layer for name, choice in chosen.items()})
-        _take_activations(feed_forwards)
-        change = squared_change()
-        if allowed is _IN_FP32 or change <= largest_change:
+        chosen = network.choose(allowed)
+        if allowed is _IN_FP32 or chosen.change <= largest_change:
             break
+    if kernels is Kernels.AUTO and network.blocks and available(Kernel.BF16):
+        wholly = network.choose(_ALLOWED[kernels][0], wholly_bfloat16=True)
+        if wholly.change <= largest_change and network.is_faster(wholly, chosen):
+            chosen = wholly
+    network.use(chosen)
     seconds, dense_seconds = _best_of_both(lambda: model(*inputs), lambda: dense(*inputs))
-    rows = [choice.measured for choice in chosen.values()]
     if seconds >= dense_seconds:
-        _put(model, originals)
-        seconds, change = dense_seconds, squared_change()
-        rows = [_left_dense(row) for row in rows]
-    return KernelReport(len(inputs[0]), tuple(rows), dense_seconds * 1e6, seconds * 1e6, change)
+        chosen, seconds = network.as_it_was([_left_dense(row) for row in chosen.rows]), dense_seconds
+        network.use(chosen)
+    blocks = tuple(network.blocks) if chosen.wholly_bfloat16 else ()
+    return KernelReport(
+        len(inputs[0]), tuple(chosen.rows), dense_seconds * 1e6, seconds * 1e6, network.change(), blocks
+    )
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What takes the place of a network's layers; `change` is the mean square by which its forecasts differ."""
+
+    layers: Mapping[str, nn.Module]
+    rows: Sequence[LayerKernel]
+    change: float
+    wholly_bfloat16: bool = False
+
+
+class _Network:
+    """A network whose layers are taken out and put in; as it is given to begin with, and as `use` leaves it."""
+
+    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], expected: Tensor) -> None:
+        self.blocks = blocks_of(model)
+        self._model, self._inputs, self._expected = model, inputs, expected
+        self._in_bfloat16 = InBFloat16(self.blocks)
+        modules = dict(model.named_modules())
+        self._linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
+        self._feed_forwards = {name: module for name, module in modules.items() if isinstance(module, FeedForward)}
+        activations = {f"{name}.activation": pair.activation for name, pair in self._feed_forwards.items()}
+        self._originals = {**self._linears, **activations}
+        self._stopwatch = _Stopwatch()
+
+    def choose(self, allowed: Sequence[Kernel], *, wholly_bfloat16: bool = False) -> _Chosen:
+        """Choose each layer's kernel, put them in and see what that changes."""
+        self.use(self.as_it_was([]))
+        within = tuple(f"{name}." for name in self.blocks) if wholly_bfloat16 else ()
+        rounded = {name for name in self._linears if name.startswith(within)} if within else set()
+        measured = {
+            name: linear
+            for name, linear in self._linears.items()
+            if name in rounded or linear.weight.numel() >= _FEWEST_WEIGHTS
+        }
+        usable = [kernel for kernel in allowed if available(kernel)]
+        choices = _choices(self._model, measured, rounded, self._inputs, usable, self._stopwatch)
+        layers = {name: choice.layer for name, choice in choices.items()}
+        rows = [choice.measured for choice in choices.values()]
+        self.use(_Chosen({**layers, **self._activations_taken_by(layers)}, rows, 0.0, wholly_bfloat16))
+        return replace(self._in_use, change=self.change())
+
+    def _activations_taken_by(self, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """Have the first layers of feed-forward pairs compute the activation too, where a kernel is in their place."""
+        taken: dict[str, nn.Module] = {}
+        for name in self._feed_forwards:
+            if isinstance(expand := layers.get(f"{name}.expand"), FixedLinear):
+                expand.activation = "gelu"
+                taken[f"{name}.activation"] = nn.Identity()
+        return taken
+
+    def as_it_was(self, rows: Sequence[LayerKernel]) -> _Chosen:
+        return _Chosen({}, rows, 0.0)
+
+    def use(self, chosen: _Chosen) -> None:
+        self._in_bfloat16.stop()
+        _put(self._model, {**self._originals, **chosen.layers})
+        if chosen.wholly_bfloat16:
+            self._in_bfloat16.start()
+        self._in_use = chosen
+
+    def change(self) -> float:
+        return float((self._model(*self._inputs) - self._expected).square().mean())
+
+    def is_faster(self, first: _Chosen, second: _Chosen) -> bool:
+        """Return whether the network is faster with the first choice; it is left with either."""
+
+        def run() -> object:
+            return self._model(*self._inputs)
+
+        seconds, others = _best_of_both(run, run, before=(lambda: self.use(first), lambda: self.use(second)))
+        return seconds < others
 
 
 @dataclass(frozen=True)
@@ -104,7 +168,7 @@ class _Stopwatch:
 
     def seconds(self, kernels: Sequence[Kernel], linear: nn.Linear, density: float, x: Tensor) -> dict[Kernel, float]:
         """Return the best run of each kernel; they run in turns, so that what disturbs one disturbs the others too."""
-        shape = (*linear.weight.shape, linear.bias is None, len(x))
+        shape = (*linear.weight.shape, linear.bias is None, len(x), x.dtype)
         keys = {kernel: (kernel, *shape, round(density, 2) if kernel is Kernel.CSR else None) for kernel in kernels}
         calls = {key: _call(kernel, linear, x) for kernel, key in keys.items() if key not in self._seconds}
         for key, call in calls.items():
@@ -123,7 +187,8 @@ class _Stopwatch:
 
 def _call(kernel: Kernel, linear: nn.Linear, x: Tensor) -> Callable[[], Tensor]:
     if kernel is Kernel.DENSE:
-        return lambda: F.linear(x, linear.weight, linear.bias)
+        single = x.float()
+        return lambda: F.linear(single, linear.weight, linear.bias)
     layer = MAKERS[kernel](linear)
     return lambda: layer(x)
 
@@ -131,17 +196,19 @@ def _call(kernel: Kernel, linear: nn.Linear, x: Tensor) -> Callable[[], Tensor]:
 def _choices(
     model: nn.Module,
     linears: Mapping[str, nn.Linear],
+    rounded: Collection[str],
     inputs: Sequence[Tensor],
     allowed: Sequence[Kernel],
     stopwatch: _Stopwatch,
 ) -> dict[str, _Choice]:
-    """Choose for each layer on what reaches it first in a pass through the dense `model`."""
+    """Choose for each layer on what reaches it first in a pass through the dense `model`, some in bfloat16."""
     chosen: dict[str, _Choice] = {}
 
     def choosing(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def choose(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             if name not in chosen:
-                chosen[name] = _choose(name, linears[name], arguments[0], allowed, stopwatch)
+                x = arguments[0].bfloat16() if name in rounded else arguments[0]
+                chosen[name] = _choose(name, linears[name], x, allowed, stopwatch)
 
         return choose
 
@@ -159,7 +226,8 @@ def _choose(name: str, linear: nn.Linear, inputs: Tensor, allowed: Sequence[Kern
     tried = [kernel for kernel in allowed if kernel is not Kernel.CSR or density <= _DENSEST_CSR]
     measured = stopwatch.seconds([Kernel.DENSE, *tried], linear, density, x)
     dense_seconds = measured[Kernel.DENSE]
-    best, seconds = Kernel.DENSE, dense_seconds / _LEAST_GAIN
+    # PyTorch's product in fp32 does not take bfloat16.
+    best, seconds = (Kernel.DENSE, dense_seconds / _LEAST_GAIN) if x.dtype == torch.float32 else (Kernel.BF16, math.inf)
     for kernel in tried:
         if measured[kernel] < seconds:
             best, seconds = kernel, measured[kernel]
@@ -178,17 +246,9 @@ def _choose(name: str, linear: nn.Linear, inputs: Tensor, allowed: Sequence[Kern
     if best is Kernel.DENSE:
         return _Choice(linear, plain)
     layer = MAKERS[best](linear)
-    expected = F.linear(x, linear.weight, linear.bias)
-    error = float((layer(x) - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(x.dtype).tiny))
+    expected = F.linear(x.float(), linear.weight, linear.bias)
+    error = float((layer(x) - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny))
     return _Choice(layer, replace(plain, kernel=best, microseconds=seconds * 1e6, max_error=error, bytes=layer.nbytes))
-
-
-def _take_activations(feed_forwards: Mapping[str, FeedForward]) -> None:
-    """Have the first layers of feed-forward pairs compute the activation too, where a kernel has taken their place."""
-    for pair in feed_forwards.values():
-        if isinstance(pair.expand, FixedLinear):
-            pair.expand.activation = "gelu"
-            pair.activation = nn.Identity()
 
 
 def _left_dense(row: LayerKernel) -> LayerKernel:
@@ -207,13 +267,21 @@ def _put(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         setattr(model.get_submodule(parent), child, layer)
 
 
-def _best_of_both(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
-    """Return seconds of each, run in turns so that what else happens on the machine meets both."""
+def _best_of_both(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    before: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None),
+) -> tuple[float, float]:
+    """Return seconds of each, run in turns so that what else happens on the machine meets both.
+
+    What comes `before` each is not measured.
+    """
     of_first: list[float] = []
     of_second: list[float] = []
     while len(of_first) < _FEWEST_RUNS or (sum(of_second) < 2 * _SECONDS and len(of_first) < _MOST_RUNS):
-        of_first.append(_timed(first))
-        of_second.append(_timed(second))
+        for call, found, prepare in ((first, of_first, before[0]), (second, of_second, before[1])):
+            prepare()
+            found.append(_timed(call))
     return min(of_first), min(of_second)
 
 

@@ -1,6 +1,6 @@
 """Ways to compute a trained linear layer on a CPU, each a module that takes the place of an `nn.Linear`.
 
-Shapes: N rows, I inputs, O outputs; a module maps [..., I] to [..., O] in float32.
+Shapes: N rows, I inputs, O outputs; a module maps [..., I] to [..., O], float32 or bfloat16 to the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PackedLinear(FixedLinear):
         self.nbytes = linear.weight.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
-        return _pointwise(x, self.weight, self.bias, self.activation)
+        return _pointwise(x.float(), self.weight, self.bias, self.activation).to(x.dtype)
 
 
 class BFloat16Linear(FixedLinear):
@@ -69,7 +69,7 @@ class BFloat16Linear(FixedLinear):
         self.bias = None if self.bias is None else self.bias.bfloat16()
 
     def forward(self, x: Tensor) -> Tensor:
-        return _pointwise(x.bfloat16(), self.weight, self.bias, self.activation).float()
+        return _pointwise(x.bfloat16(), self.weight, self.bias, self.activation).to(x.dtype)
 
 
 class Int8Linear(FixedLinear):
@@ -94,8 +94,8 @@ class Int8Linear(FixedLinear):
         if not math.isfinite(lowest) or not math.isfinite(highest):
             return x.new_full((*x.shape[:-1], self.out_features), math.nan)
         zero_point = round(-min(lowest, 0.0) / scale)
-        # Truncated to a byte, what is half a step higher is rounded.
-        steps = torch.add(x.new_tensor(zero_point + 0.5), x, alpha=1 / scale).to(torch.uint8)
+        # Truncated to a byte, what is half a step higher is rounded; in bfloat16 half a step would be lost.
+        steps = torch.add(torch.tensor(zero_point + 0.5), x.float(), alpha=1 / scale).to(torch.uint8)
         return torch.ops.onednn.qlinear_pointwise(  # type: ignore[no-any-return]
             steps,
             scale,
@@ -106,7 +106,7 @@ class Int8Linear(FixedLinear):
             self.bias,
             1.0,
             0,
-            torch.float32,
+            x.dtype,
             self.activation,
             [],
             "none",
@@ -130,14 +130,14 @@ class CsrLinear(FixedLinear):
         self.column = bias.detach().unsqueeze(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, self.in_features)
-        outputs = x.new_empty(len(flat), self.out_features)
+        flat = x.reshape(-1, self.in_features).float()
+        outputs = flat.new_empty(len(flat), self.out_features)
         for first in range(0, len(flat), _ROWS_AT_ONCE):
             block = slice(first, first + _ROWS_AT_ONCE)
             columns = flat[block].t().contiguous()
             found = torch.addmm(self.column.expand(-1, columns.shape[1]), self.weight, columns).t()
             outputs[block] = F.gelu(found) if self.activation == "gelu" else found
-        return outputs.view(*x.shape[:-1], self.out_features)
+        return outputs.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
 MAKERS: Mapping[Kernel, Callable[[nn.Linear], FixedLinear]] = {

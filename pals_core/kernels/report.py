@@ -38,6 +38,7 @@ class KernelReport:
     dense_microseconds: float  # of one batch through the dense network
     microseconds: float
     squared_change: float  # mean over the forecasts of that batch, in scaled units
+    bfloat16_blocks: tuple[str, ...] = ()  # encoder and decoder layers that compute wholly in bfloat16
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row for each layer that was measured."""

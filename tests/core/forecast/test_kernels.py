@@ -42,7 +42,7 @@ def wins(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], None]:
         monkeypatch.setattr(
             choice._Stopwatch, "seconds", lambda _, asked, *__: {each: float(each is not kernel) for each in asked}
         )
-        monkeypatch.setattr(choice, "_best_of_both", lambda *_: (0.5, 1.0))
+        monkeypatch.setattr(choice, "_best_of_both", lambda *_, **__: (0.5, 1.0))
 
     return win
 
@@ -67,6 +67,8 @@ def test_every_model_forecasts_nearly_the_same_with_every_kernel(
         metrics = read_checkpoint(path).header.metrics
         assert metrics is not None
         assert 0 < fast.kernels.squared_change <= LARGEST_CHANGE * metrics.mse
+        with_plain_attention = name in ("itransformer", "nstransformer", "patchtst", "transformer")
+        assert bool(fast.kernels.bfloat16_blocks) == (with_plain_attention and kernel is Kernel.BF16)
 
 
 @pytest.mark.parametrize("is_faster", [True, False])
@@ -74,7 +76,7 @@ def test_a_kernel_takes_the_activation_that_follows_it_and_gives_it_back(
     is_faster: bool, checkpoint_of: CheckpointOf, wins: Callable[[Kernel], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wins(Kernel.PACKED)
-    monkeypatch.setattr(choice, "_best_of_both", lambda *_: (1.0, 2.0) if is_faster else (2.0, 1.0))
+    monkeypatch.setattr(choice, "_best_of_both", lambda *_, **__: (1.0, 2.0) if is_faster else (2.0, 1.0))
     checkpoint = read_checkpoint(checkpoint_of("transformer"))
     model, inputs = checkpoint.build(), typical_inputs(checkpoint, 1)
     expected = model(*inputs)

@@ -13,6 +13,7 @@ from pals_core.kernels import choice
 from pals_core.kernels.choice import Kernels, choose_kernels
 from pals_core.kernels.linear import FixedLinear, Kernel
 from pals_core.kernels.report import KernelReport
+from pals_core.layers.stacks import EncoderLayer, LayerSizes
 
 WIDTH = 64
 PLAIN = nn.functional.linear
@@ -34,6 +35,19 @@ class Network(nn.Module):
         return self.small(self.last(self.blocks[0](x).mean(dim=1)))  # type: ignore[no-any-return]
 
 
+class Transforming(nn.Module):
+    """A layer of attention and feed-forward between two others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.block = EncoderLayer(LayerSizes(d_model=WIDTH, d_ff=8, heads=2, dropout=0.0))  # d_ff too small to measure
+        self.last = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.block(self.first(x)))  # type: ignore[no-any-return]
+
+
 class Timed(FixedLinear):
     """The dense product at the price, and with the error, that a machine gives to a kernel."""
 
@@ -42,8 +56,10 @@ class Timed(FixedLinear):
         self.machine, self.kernel, self.weight, self.nbytes = machine, kernel, linear.weight, 7
 
     def forward(self, x: Tensor) -> Tensor:
-        self.machine.now += self.machine.costs[self.kernel](x.numel() // x.shape[-1])
-        return PLAIN(x, self.weight, self.bias) * (1 + self.machine.error.get(self.kernel, 0.0))
+        cost = self.machine.costs[self.kernel](x.numel() // x.shape[-1])
+        self.machine.now += cost * (self.machine.of_bfloat16 if x.dtype == torch.bfloat16 else 1)
+        found = PLAIN(x.float(), self.weight, self.bias) * (1 + self.machine.error.get(self.kernel, 0.0))
+        return (nn.functional.gelu(found) if self.activation == "gelu" else found).to(x.dtype)
 
 
 class Machine:
@@ -53,6 +69,7 @@ class Machine:
         self.now = 0.0
         self.costs: Costs = {Kernel.DENSE: lambda rows: 10.0 * rows}
         self.error: dict[Kernel, float] = {}
+        self.of_bfloat16 = 1.0  # share of its cost that a product of bfloat16 inputs has
 
         def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             self.now += self.costs[Kernel.DENSE](x.numel() // x.shape[-1])
@@ -160,6 +177,38 @@ def test_less_precision_is_given_up_where_forecasts_change_too_much(machine: Mac
     model, dense, x = network()
     only_fp32 = choose_kernels(model, dense, [x], Kernels.FP32, 1.0)
     assert set(kernels_of(only_fp32).values()) == {Kernel.PACKED}
+
+
+@pytest.mark.parametrize(
+    ("of_bfloat16", "largest_change", "kernels", "wholly"),
+    [
+        (0.5, 1e-2, Kernels.AUTO, True),
+        (1.5, 1e-2, Kernels.AUTO, False),  # slower
+        (0.5, 1e-12, Kernels.AUTO, False),  # too different
+        (0.5, 1e-2, Kernels.FP32, False),
+    ],
+)
+def test_blocks_compute_wholly_in_bfloat16_where_that_is_faster_and_hardly_changes_forecasts(
+    machine: Machine, of_bfloat16: float, largest_change: float, kernels: Kernels, wholly: bool
+) -> None:
+    machine.costs |= {Kernel.BF16: lambda rows: 5.0 * rows, Kernel.PACKED: lambda rows: 6.0 * rows}
+    machine.of_bfloat16 = of_bfloat16
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dense, model = Transforming().eval(), Transforming().eval()
+        model.load_state_dict(dense.state_dict())
+        x = torch.randn(2, 8, WIDTH)
+    report = choose_kernels(model, dense, [x], kernels, largest_change)
+    assert report.bfloat16_blocks == (("block",) if wholly else ())
+    assert report.squared_change <= largest_change
+    # What stands between products in bfloat16 has to take and return it, however small.
+    assert isinstance(model.block.feed_forward.expand, FixedLinear) == wholly
+    types: list[torch.dtype] = []
+    hook = model.block.attention.output.register_forward_pre_hook(lambda _, inputs: types.append(inputs[0].dtype))
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), dense(x), rtol=0, atol=0.1 if wholly else 1e-6)
+    hook.remove()
+    assert types == [torch.bfloat16 if wholly else torch.float32]
 
 
 def test_errors_of_a_layer_are_shares_of_its_largest_output(machine: Machine) -> None:

@@ -44,6 +44,17 @@ def test_it_says_what_the_layer_says(kernel: Kernel, bias: bool, shape: tuple[in
 
 
 @pytest.mark.parametrize("kernel", MAKERS)
+def test_what_takes_bfloat16_returns_it(kernel: Kernel) -> None:
+    needs(kernel)
+    linear = sparse_linear()
+    x = torch.randn(3, 50, 96, generator=torch.Generator().manual_seed(4)).bfloat16()
+    with torch.inference_mode():
+        expected, found = linear(x.float()), MAKERS[kernel](linear)(x)
+    assert found.dtype == torch.bfloat16
+    assert float((found - expected).abs().max()) <= (TOLERANCE[kernel] + 2**-8) * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("kernel", MAKERS)
 def test_the_activation_that_follows_is_the_exact_gelu(kernel: Kernel) -> None:
     needs(kernel)
     linear = sparse_linear()
