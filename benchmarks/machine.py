@@ -20,15 +20,22 @@ ROOT = Path(__file__).parents[1]
 
 
 def provenance() -> dict[str, Any]:
-    """Date, commit (`-dirty` with changes that are not in it) and machine."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True, check=False
+    """Date, commit (`-dirty` with changes of what runs that are not in it) and machine."""
+    commit = _git("describe", "--always", "--exclude=*")
+    # What an earlier benchmark has written is no such change.
+    changes = _git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results", ":(exclude)docs"
     )
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip() or None,
+        "commit": f"{commit}-dirty" if commit and changes else commit or None,
         "machine": machine(),
     }
+
+
+def _git(*arguments: str) -> str:
+    said = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return said.stdout.strip()
 
 
 def machine() -> dict[str, Any]:
