@@ -27,7 +27,7 @@ from pals_core.checkpoint.tensor_file import TensorFile, open_tensors, write_ten
 from pals_core.checkpoint.values import STORED_TYPES, compress, spread
 from pals_core.data.lengths import window_lengths
 from pals_core.data.table import Table
-from pals_core.errors import InvalidCheckpoint
+from pals_core.errors import InvalidCheckpoint, InvalidSpec
 from pals_core.models.registry import build_forecaster
 from pals_core.models.without_values import WithoutValues
 from pals_core.sparsity.masks import is_maskable
@@ -185,6 +185,8 @@ def _expected(header: CheckpointHeader) -> tuple[dict[str, Tensor], dict[str, in
     try:
         with torch.device("meta"), WithoutValues():
             model = _build(header)
+    except InvalidSpec as error:
+        raise InvalidCheckpoint(f"the checkpoint's spec describes no network: {error.message}") from error
     except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
         raise InvalidCheckpoint("the checkpoint's spec describes a network that cannot be built") from error
     expected = stored_tensors(model)

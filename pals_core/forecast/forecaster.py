@@ -152,7 +152,7 @@ class Forecaster:
             names = tuple(name for group in of_end for name in group.targets)
             scaler = joined([group.scaler for group in of_end])
             values = self._values(of_end, times, known_future, scaler)[:steps]
-            intervals = tuple(_interval(level, values, width[:steps] * scaler.std) for level, width in widths.items())
+            intervals = tuple(_interval(level, values, width[:steps], scaler.std) for level, width in widths.items())
             forecasts.append(Forecast(times[:steps], names, values, intervals))
         return _in_order(forecasts, tuple(name for group in groups for name in group.targets))
 
@@ -304,11 +304,18 @@ def _in_order(forecasts: Sequence[Forecast], columns: tuple[str, ...]) -> Foreca
     return Forecast(times, columns, spread([forecast.values for forecast in forecasts]), intervals)
 
 
-def _interval(level: float, values: npt.NDArray[np.float64], width: npt.NDArray[np.float64]) -> Interval:
-    """Return the interval around forecasts, [N, C], of which the first horizon has a width, [≤ N, C]."""
+def _interval(
+    level: float, values: npt.NDArray[np.float64], width: npt.NDArray[np.float64], std: npt.NDArray[np.float64]
+) -> Interval:
+    """Return the interval around forecasts, [N, C], of which the first horizon has a scaled width, [≤ N, C or 1]."""
     everywhere = np.full(values.shape, np.nan)
-    everywhere[: len(width)] = width
-    return Interval(level, values - everywhere, values + everywhere)
+    with np.errstate(over="ignore"):
+        everywhere[: len(width)] = width * std
+        lower, upper = values - everywhere, values + everywhere
+    if np.isinf(lower).any() or np.isinf(upper).any():
+        message = f"the interval of level {level:g} is not finite; ask for none with levels empty"
+        raise _wrong_field("levels", message)
+    return Interval(level, lower, upper)
 
 
 def _wrong_field(pointer: str, message: str) -> InvalidForecastInput:

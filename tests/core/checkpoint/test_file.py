@@ -231,6 +231,11 @@ HOSTILE = [
     pytest.param(drop(f"{WEIGHT}.positions"), "lacks", id="no positions"),
     pytest.param(drop("projection.bias"), "lacks", id="no bias"),
     pytest.param(add("extra"), "unknown tensor 'extra'", id="unknown tensor"),
+    pytest.param(
+        set_field("spec", "model", value={"name": "patchtst", "patch_len": 16}),
+        "describes no network: patchtst cuts the input",
+        id="patches longer than the input",
+    ),
     pytest.param(set_field("layers", WEIGHT, "shape", value=[2**40, 2**40]), "layers", id="huge shape"),
     pytest.param(set_field("layers", WEIGHT, "shape", value=[16, 3]), "layers", id="turned shape"),
     pytest.param(set_tensor(f"{WEIGHT}.positions", lambda t: t[:-1].clone()), "bytes", id="positions cut short"),

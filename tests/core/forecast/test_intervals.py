@@ -13,7 +13,7 @@ from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput
 from pals_core.evaluation.conformal import half_widths
-from pals_core.forecast.forecaster import Forecaster, load_forecaster
+from pals_core.forecast.forecaster import Forecaster, _interval, load_forecaster
 from pals_core.forecast.plain import forecast_json
 from pals_core.spec import Spec
 from pals_core.training.events import CheckpointSaved
@@ -101,6 +101,16 @@ def test_a_checkpoint_of_a_training_that_goes_on_has_no_calibration_and_says_so(
     with pytest.raises(InvalidForecastInput, match="only the best one of a training") as caught:
         early.forecast(levels=(80,))
     assert caught.value.problems[0].pointer == "/levels"
+
+
+def test_an_interval_that_no_number_holds_is_an_error() -> None:
+    values, width = np.zeros((6, 2)), np.full((4, 1), 1e5)
+    with pytest.raises(InvalidForecastInput, match="level 80 is not finite; ask for none") as caught:
+        _interval(80.0, values, width, np.array([1.0, 1e305]))
+    assert caught.value.problems[0].pointer == "/levels"
+    beyond = _interval(80.0, values, width, np.array([1.0, 2.0])).upper
+    assert beyond[:4].tolist() == [[1e5, 2e5]] * 4
+    assert np.isnan(beyond[4:]).all()  # beyond the network's own horizon there is none
 
 
 def test_pooled_series_have_them_in_units_of_their_own_and_new_ones_too(series: Table, tmp_path: Path) -> None:
