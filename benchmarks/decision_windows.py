@@ -43,6 +43,7 @@ from pals_core.training.validation import all_windows, mean_squared_error
 
 RESULTS = Path("benchmarks/results")
 FEW: int = PalsMethodSpec.model_fields["decision_windows"].default
+TOLERANCE: float = PalsMethodSpec.model_fields["loss_tolerance"].default
 
 
 @contextmanager
@@ -133,7 +134,9 @@ def main() -> None:
     parser.add_argument("series", type=Path, help="folder with the series' files")
     parser.add_argument("--data", choices=list(SERIES), default="etth1")
     parser.add_argument("--windows", type=int, default=FEW, help="validation windows that decide")
-    parser.add_argument("--loss-tolerance", type=float, default=1.1, help="λ; near 1 fewer updates shrink the network")
+    parser.add_argument(
+        "--loss-tolerance", type=float, default=TOLERANCE, help="λ; near 1 fewer updates shrink the network"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
     parser.add_argument("--width", type=int, default=64, help="d_model; d_ff is four times as wide")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/decision_windows_<data>_<λ>.json")

@@ -108,7 +108,7 @@ class _Network:
         """Choose each layer's kernel, put them in and see what that changes."""
         self.use(self.as_it_was([]))
         within = tuple(f"{name}." for name in self.blocks) if wholly_bfloat16 else ()
-        rounded = {name for name in self._linears if name.startswith(within)} if within else set()
+        rounded = {name for name in self._linears if name.startswith(within)}
         measured = {
             name: linear
             for name, linear in self._linears.items()
@@ -118,8 +118,9 @@ class _Network:
         choices = _choices(self._model, measured, rounded, self._inputs, usable, self._stopwatch)
         layers = {name: choice.layer for name, choice in choices.items()}
         rows = [choice.measured for choice in choices.values()]
-        self.use(_Chosen({**layers, **self._activations_taken_by(layers)}, rows, 0.0, wholly_bfloat16))
-        return replace(self._in_use, change=self.change())
+        chosen = _Chosen({**layers, **self._activations_taken_by(layers)}, rows, 0.0, wholly_bfloat16)
+        self.use(chosen)
+        return replace(chosen, change=self.change())
 
     def _activations_taken_by(self, layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """Have the first layers of feed-forward pairs compute the activation too, where a kernel is in their place."""
@@ -138,7 +139,6 @@ class _Network:
         _put(self._model, {**self._originals, **chosen.layers})
         if chosen.wholly_bfloat16:
             self._in_bfloat16.start()
-        self._in_use = chosen
 
     def change(self) -> float:
         return float((self._model(*self._inputs) - self._expected).square().mean())
