@@ -16,6 +16,8 @@ from tests.servers.s3 import S3Server, moto_server
 from tests.servers.throwaway import ServerUnavailable
 
 KEPT_SETTINGS = ("PALS_TEST_", "PALS_REFERENCE_DIR", "PALS_SERIES_DIR")
+# Marks of tests that need what even a machine of CI may lack.
+OF_HARDWARE = ("gpu", "instructions")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,13 +38,13 @@ def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     if in_ci() and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"With CI=true only tests marked `gpu` may be skipped. {reason}"
+        report.longrepr = f"With CI=true only tests marked {' or '.join(OF_HARDWARE)} may be skipped. {reason}"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if item.get_closest_marker("gpu") is None:
+    if not any(item.get_closest_marker(mark) for mark in OF_HARDWARE):
         fail_if_skipped(report)
     return report
 

@@ -18,8 +18,9 @@ from pals_core.forecast.recent import learnt_scalers
 from pals_core.forecast.typical import typical_inputs
 from pals_core.kernels import choice
 from pals_core.kernels.choice import Kernels, choose_kernels
-from pals_core.kernels.linear import MAKERS, Kernel, available
+from pals_core.kernels.linear import Kernel
 from pals_core.layers.feed_forward import FeedForward
+from tests.core.kernels.machine_kernels import KERNELS, needs
 from tests.core.training.small_training import MODEL_NAMES, checkpoint_of, make_spec, one_thread, series
 
 __all__ = ["checkpoint_of", "make_spec", "one_thread", "series"]
@@ -34,8 +35,7 @@ def wins(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], None]:
     """Have one kernel be the fastest everywhere, in layers of any size, and the network with it."""
 
     def win(kernel: Kernel) -> None:
-        if not available(kernel):
-            pytest.skip(f"this machine has no {kernel}")
+        needs(kernel)
         monkeypatch.setattr(choice, "_FEWEST_WEIGHTS", 0)
         monkeypatch.setattr(choice, "_DENSEST_CSR", 1.0)
         monkeypatch.setattr(choice, "available", kernel.__eq__)
@@ -47,7 +47,7 @@ def wins(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], None]:
     return win
 
 
-@pytest.mark.parametrize("kernel", MAKERS)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", MODEL_NAMES)
 def test_every_model_forecasts_nearly_the_same_with_every_kernel(
     name: str, kernel: Kernel, checkpoint_of: CheckpointOf, wins: Callable[[Kernel], None], series: Table
@@ -89,7 +89,7 @@ def test_a_kernel_takes_the_activation_that_follows_it_and_gives_it_back(
 
 
 def test_unless_asked_nothing_is_chosen(checkpoint_of: CheckpointOf, wins: Callable[[Kernel], None]) -> None:
-    wins(Kernel.BF16)
+    wins(Kernel.PACKED)
     path = checkpoint_of("nstransformer")
     forecaster = load_forecaster(path)
     assert forecaster.kernels is None

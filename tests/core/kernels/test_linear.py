@@ -9,15 +9,11 @@ import torch
 from torch import nn
 
 from pals_core.kernels.linear import MAKERS, CsrLinear, Int8Linear, Kernel, available
+from tests.core.kernels.machine_kernels import KERNELS, needs
 
 IN_FP32 = (Kernel.PACKED, Kernel.CSR)
 # Of the largest output; 8 bits of a mantissa, 8 bits of a number.
 TOLERANCE = {Kernel.PACKED: 1e-6, Kernel.CSR: 1e-6, Kernel.BF16: 0.01, Kernel.INT8: 0.02}
-
-
-def needs(kernel: Kernel) -> None:
-    if not available(kernel):
-        pytest.skip(f"this machine has no {kernel}")
 
 
 def sparse_linear(inputs: int = 96, outputs: int = 40, density: float = 0.3, *, bias: bool = True) -> nn.Linear:
@@ -29,7 +25,7 @@ def sparse_linear(inputs: int = 96, outputs: int = 40, density: float = 0.3, *, 
     return linear
 
 
-@pytest.mark.parametrize("kernel", MAKERS)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1,), (64,), (65,), (3, 50), (2, 1, 7)])
 def test_it_says_what_the_layer_says(kernel: Kernel, bias: bool, shape: tuple[int, ...]) -> None:
@@ -43,7 +39,7 @@ def test_it_says_what_the_layer_says(kernel: Kernel, bias: bool, shape: tuple[in
     assert float((found - expected).abs().max()) <= TOLERANCE[kernel] * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("kernel", MAKERS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_what_takes_bfloat16_returns_it(kernel: Kernel) -> None:
     needs(kernel)
     linear = sparse_linear()
@@ -54,7 +50,7 @@ def test_what_takes_bfloat16_returns_it(kernel: Kernel) -> None:
     assert float((found - expected).abs().max()) <= (TOLERANCE[kernel] + 2**-8) * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("kernel", MAKERS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_activation_that_follows_is_the_exact_gelu(kernel: Kernel) -> None:
     needs(kernel)
     linear = sparse_linear()
@@ -69,7 +65,7 @@ def test_the_activation_that_follows_is_the_exact_gelu(kernel: Kernel) -> None:
     assert kernel is Kernel.BF16 or float((found - approximate).abs().max()) > 1e-5 * largest
 
 
-@pytest.mark.parametrize("kernel", MAKERS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_inputs_that_are_a_view_are_read_in_their_order(kernel: Kernel) -> None:
     needs(kernel)
     linear = sparse_linear()
@@ -78,7 +74,7 @@ def test_inputs_that_are_a_view_are_read_in_their_order(kernel: Kernel) -> None:
     assert float((found - expected).abs().max()) <= TOLERANCE[kernel] * float(expected.abs().max())
 
 
-@pytest.mark.parametrize("kernel", MAKERS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_without_an_active_weight_the_bias_is_left(kernel: Kernel) -> None:
     needs(kernel)
     linear = sparse_linear(density=0.0)
@@ -86,6 +82,7 @@ def test_without_an_active_weight_the_bias_is_left(kernel: Kernel) -> None:
     torch.testing.assert_close(found, linear.bias.expand(3, -1), rtol=2**-8 if kernel is Kernel.BF16 else 1e-6, atol=0)
 
 
+@pytest.mark.instructions
 @pytest.mark.parametrize("constant", [0.0, 5.0, -5.0, 1e-20, 1e20])
 def test_bytes_reach_from_the_smallest_to_the_largest_input(constant: float) -> None:
     needs(Kernel.INT8)
@@ -95,6 +92,7 @@ def test_bytes_reach_from_the_smallest_to_the_largest_input(constant: float) -> 
     assert float((Int8Linear(linear)(x) - expected).abs().max()) <= 0.02 * float(expected.abs().max())
 
 
+@pytest.mark.instructions
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_bytes_cannot_hide_that_an_input_is_not_finite(number: float) -> None:
     needs(Kernel.INT8)
