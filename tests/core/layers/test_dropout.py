@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pals_core.layers.dropout import LEVELS, Dropout
+from pals_core.layers.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
@@ -16,7 +16,7 @@ def test_elements_are_zero_or_scaled_and_gradients_follow_them(
     x = torch.rand(shape, dtype=dtype) + 1
     x.requires_grad_()
     output = Dropout(p)(x)
-    scale = 1 / (1 - round(p * LEVELS) / LEVELS)
+    scale = 1 / (1 - p)
     kept = output != 0
     torch.testing.assert_close(output, torch.where(kept, x * scale, 0.0))
     assert output.dtype == dtype
@@ -29,12 +29,32 @@ def test_elements_are_zero_or_scaled_and_gradients_follow_them(
 def test_the_share_asked_for_is_dropped_wherever_an_element_lies(p: float) -> None:
     torch.manual_seed(1)
     dropped = Dropout(p)(torch.ones(1_000_000)) == 0
-    for every_fourth in range(4):
-        share = dropped[every_fourth::4].double().mean()
-        assert abs(share - p) < 6 * (p * (1 - p) / 250_000) ** 0.5
-    # Neighbours come from one draw and must not know of each other.
+    for quarter in dropped.view(4, -1):
+        assert abs(quarter.double().mean() - p) < 6 * (p * (1 - p) / 250_000) ** 0.5
     both = (dropped[:-1] & dropped[1:]).double().mean()
     assert abs(both - p * p) < 6 * (p * p * (1 - p * p) / 1_000_000) ** 0.5
+
+
+@pytest.mark.parametrize("p", [0.05, 0.4])
+def test_the_number_of_dropped_elements_spreads_as_that_of_independent_ones(p: float) -> None:
+    torch.manual_seed(2)
+    dropout, ones, times = Dropout(p), torch.ones(100), 20_000
+    counts = torch.stack([(dropout(ones) == 0).sum() for _ in range(times)]).double()
+    variance = 100 * p * (1 - p)
+    assert abs(counts.mean() - 100 * p) < 6 * (variance / times) ** 0.5
+    assert abs(counts.var() / variance - 1) < 6 * (2.1 / times) ** 0.5
+
+
+def test_an_input_in_any_memory_order_and_one_without_elements_are_taken() -> None:
+    torch.manual_seed(3)
+    x = (torch.rand(30, 40, 50) + 1).requires_grad_()
+    output = Dropout(0.3)(x.transpose(0, 2))
+    kept = (output != 0).transpose(0, 2)
+    torch.testing.assert_close(output.transpose(0, 2), torch.where(kept, x / 0.7, 0.0))
+    output.sum().backward()  # the gradient of a sum is one number in every place
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.where(kept, 1 / 0.7, 0.0))
+    assert Dropout(0.3)(torch.ones(0, 4)).shape == (0, 4)
 
 
 def test_evaluation_and_no_dropout_draw_nothing_and_return_the_input() -> None:
