@@ -56,6 +56,16 @@ class TrainingState:
     def steps_into_epoch(self) -> int:
         return self.step % self.order.steps_per_epoch
 
+    @property
+    def is_of_epoch_end(self) -> bool:
+        """Whether the network is still the one whose checkpoint was written last."""
+        return self.step > 0 and self.steps_into_epoch == 0
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the best checkpoint is that of the network as it is."""
+        return self.is_of_epoch_end and self.best.epoch == self.epoch
+
     def plain(self) -> dict[str, Any]:
         """Return what is not a tensor, as JSON data."""
         return {

@@ -1,8 +1,8 @@
 """The state files of one training: one file from which it goes on as if it had never been interrupted.
 
-A file holds the training's state, what it belongs to, and the best checkpoint so far as that file's bytes, so that no
-other file is needed. It is about three times as large as a checkpoint (weights and two moments), and the best
-checkpoint on top.
+A file holds the training's state, what it belongs to, and the best checkpoint so far as that file's bytes, unless it is
+of the network in the state; so no other file is needed. It is about three times as large as a checkpoint (weights and
+two moments), and the best checkpoint on top.
 """
 
 from __future__ import annotations
@@ -80,9 +80,8 @@ class StateFiles:
             plain=state.plain(),
         )
         tensors = state.tensors()
-        if state.best.epoch:
-            file = checkpoints.path(state.best.epoch).read_bytes()
-            tensors[_BEST] = torch.from_numpy(np.frombuffer(file, dtype=np.uint8).copy())
+        if state.best.epoch and not state.is_best:
+            tensors[_BEST] = torch.from_numpy(np.fromfile(checkpoints.path(state.best.epoch), dtype=np.uint8))
         path = self.folder / f"state-{state.step:09}.safetensors"
         write_tensors(path, STATE_KEY, header.model_dump_json(), tensors)
         self._kept = [*(kept for kept in self._kept if kept != path), path][-2:]
@@ -108,9 +107,11 @@ class StateFiles:
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             message = f"the state does not fit the training its spec describes: {str(error)[:200]}"
             raise InvalidCheckpoint(message) from error
+        if best_file is None and state.best.epoch and not state.is_best:
+            raise InvalidCheckpoint(f"the state lacks the best checkpoint so far, that of epoch {state.best.epoch}")
         checkpoints.restore(best_file, best=state.best.epoch, last=state.epoch)
-        if state.epochs and not state.steps_into_epoch and state.best.epoch != state.epoch:
-            # Right after an epoch the network is the one of the last checkpoint, which need not be here.
+        if state.is_of_epoch_end:
+            # The network is the one of the last checkpoint, which need not be here.
             checkpoints.save(state.model, state.masks, state.epochs)
         if path.parent.resolve() == self.folder.resolve():
             self._kept = [self.folder / path.name]

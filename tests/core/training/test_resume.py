@@ -235,6 +235,31 @@ def test_the_last_checkpoint_before_a_stop_goes_when_the_next_one_comes(
     assert set(files(folder)) == {"epoch-004.pals.safetensors", "epoch-004.evaluation.json"}
 
 
+def test_a_state_holds_the_best_checkpoint_unless_it_is_of_the_network_in_it(
+    short: Table, small_spec: Callable[..., Spec], folder: Path, tmp_path: Path
+) -> None:
+    spec = small_spec("dlinear", "dense", learning_rate=0.9, schedule="constant", epochs=4)
+    best, held, state, text, tensors = 0, {}, tmp_path / "state.safetensors", "", {}
+    for event in Trainer(spec, short, folder, state_interval_seconds=0.0).run():
+        if isinstance(event, EpochEnd) and event.is_best:
+            best = event.epoch
+        if isinstance(event, StateSaved):
+            with open_tensors(Path(event.path), STATE_KEY) as file:
+                held[event.step] = best, "best_checkpoint" in file.entries
+                if event.step == 10:
+                    text, tensors = file.text, file.read_all()
+    steps = range(1, 4 * STEPS_PER_EPOCH + 1)
+    assert [step for step, (_, holds) in held.items() if holds] == [
+        step for step in steps if held[step][0] and step != STEPS_PER_EPOCH * held[step][0]
+    ]
+    assert {best for best, _ in held.values()} == {0, 1, 2, 4}, "the third epoch is not the best, the others are"
+
+    del tensors["best_checkpoint"]
+    write_tensors(state, STATE_KEY, text, tensors)
+    with pytest.raises(InvalidCheckpoint, match="lacks the best checkpoint so far, that of epoch 2"):
+        next(Trainer(spec, short, tmp_path, resume_from=state).run())
+
+
 def test_losses_told_before_a_state_are_not_told_again(
     short: Table, small_spec: Callable[..., Spec], folder: Path
 ) -> None:
