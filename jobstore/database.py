@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -92,6 +93,7 @@ def open_database(settings: Settings) -> Database:
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
+            json_deserializer=from_json,  # three times as fast as the standard library's
             connect_args={"connect_timeout": 5, "options": options},
         )
     )

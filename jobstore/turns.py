@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, bindparam, func, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -113,21 +113,33 @@ class Standing:
     served: int
     queued: Mapping[int, int]
 
-    def ahead_of(self, other: Standing, priority: int, own: int) -> int:
-        """How many of this tenant's jobs come before the other's `own`-th (from 1, in the other's own order)."""
+    def beside(self, other: Standing, priority: int) -> Rivals:
+        """This tenant's jobs, as they stand to another's of a priority."""
         higher = sum(count for theirs, count in self.queued.items() if theirs > priority)
         # A tenant's n-th job has its turn when n - 1 more are at work.
-        first, turn = self.at_work + higher + 1, other.at_work + own
-        equal = self.queued.get(priority, 0)
-        before = min(max(0, turn - first), equal)
-        if first <= turn < first + equal and self._first_of_equals < other._first_of_equals:
-            before += 1
-        return higher + before
+        before_first = self.at_work + higher - other.at_work + (self._first_of_equals > other._first_of_equals)
+        return Rivals(higher, before_first, self.queued.get(priority, 0))
 
     @property
     def _first_of_equals(self) -> tuple[int, int, str]:
         # Who has fewer at work now will have been served by the time that it has as many.
         return -self.at_work, self.served, self.tenant_id
+
+
+class Rivals(NamedTuple):
+    """A tenant's jobs of higher and of equal priority than those of another, in whose own order is counted.
+
+    Of the `equal` ones the first comes right after the other's job number `before_first` (from 1), if there are as
+    many, and each further one after one more.
+    """
+
+    higher: int
+    before_first: int
+    equal: int
+
+    def ahead_of(self, own: int) -> int:
+        """How many of them come before the other's `own`-th job."""
+        return self.higher + min(max(0, own - self.before_first), self.equal)
 
 
 def queue_positions(session: Session, jobs: Collection[Job]) -> dict[str, int]:
@@ -136,23 +148,43 @@ def queue_positions(session: Session, jobs: Collection[Job]) -> dict[str, int]:
     Jobs that need another device count too: a worker with a GPU takes them all in this order.
     """
     standings = _standings(session)
-    own = func.row_number().over(partition_by=Job.tenant_id, order_by=in_turn(Job))
-    queue = (
-        select(Job.id, Job.tenant_id, Job.priority, own.label("own"))
-        .where(is_queued(), Job.tenant_id.in_({job.tenant_id for job in jobs}))
-        .subquery()
-    )
+    asked = {job.id for job in jobs}
+    values = {"tenants": list({job.tenant_id for job in jobs}), "first": min(asked), "last": max(asked)}
+    rivals: dict[tuple[str, int], list[Rivals]] = {}
     positions = {}
-    for job_id, tenant_id, priority, place in session.execute(
-        select(queue).where(queue.c.id.in_([job.id for job in jobs]))
-    ):
-        if (mine := standings.get(tenant_id)) is not None:
-            others = (standing for standing in standings.values() if standing is not mine)
-            positions[job_id] = place - 1 + sum(other.ahead_of(mine, priority, place) for other in others)
+    for job_id, tenant_id, priority, own in session.execute(_places_of_their_own(), values):
+        if job_id in asked and (mine := standings.get(tenant_id)) is not None:
+            if (beside := rivals.get((tenant_id, priority))) is None:
+                others = (standing for standing in standings.values() if standing is not mine)
+                beside = rivals[tenant_id, priority] = [other.beside(mine, priority) for other in others]
+            positions[job_id] = own - 1 + sum(theirs.ahead_of(own) for theirs in beside)
     return positions
 
 
+@cache
+def _places_of_their_own() -> Select[str, str, int, int]:
+    """Queued jobs in a range of identifiers, their tenants and priorities, and which of its tenant's each is."""
+    own = func.row_number().over(partition_by=Job.tenant_id, order_by=in_turn(Job))
+    queue = (
+        select(Job.id, Job.tenant_id, Job.priority, own.label("own"))
+        .where(is_queued(), Job.tenant_id.in_(bindparam("tenants", expanding=True)))
+        .subquery()
+    )
+    # A page of jobs is a range of them; to name a hundred one by one takes longer than to look.
+    return select(queue).where(queue.c.id.between(bindparam("first"), bindparam("last")))
+
+
 def _standings(session: Session) -> dict[str, Standing]:
+    standings: dict[str, Standing] = {}
+    for tenant_id, held, served, priority, count in session.execute(_tenants_by_priority()):
+        before = standings[tenant_id].queued if tenant_id in standings else {}
+        standings[tenant_id] = Standing(tenant_id, held, served, {**before, priority: count})
+    return standings
+
+
+@cache
+def _tenants_by_priority() -> Select[str, int, int, int, int]:
+    """The tenants in the queue, the jobs that workers hold for them, when they were served, and a priority's jobs."""
     at_work = _at_work()
     queued = (
         select(Job.tenant_id, Job.priority, func.count().label("jobs"))
@@ -160,15 +192,11 @@ def _standings(session: Session) -> dict[str, Standing]:
         .group_by(Job.tenant_id, Job.priority)
         .subquery()
     )
-    standings: dict[str, Standing] = {}
-    for tenant_id, held, served, priority, count in session.execute(
+    return (
         select(Turn.tenant_id, func.coalesce(at_work.c.jobs, 0), Turn.served, queued.c.priority, queued.c.jobs)
         .join(queued, queued.c.tenant_id == Turn.tenant_id)
         .outerjoin(at_work, at_work.c.tenant_id == Turn.tenant_id)
-    ):
-        before = standings[tenant_id].queued if tenant_id in standings else {}
-        standings[tenant_id] = Standing(tenant_id, held, served, {**before, priority: count})
-    return standings
+    )
 
 
 def _at_work() -> Subquery:
