@@ -38,21 +38,26 @@ MAX_DERIVED_BYTES = 2**30
 
 
 class PackedMasks(Mapping[str, Tensor]):
-    """The masks of a checkpoint by name, in the bits that a file keeps of them; unpacked whenever asked for."""
+    """The masks of a checkpoint by name, in the bits that a file keeps of them; unpacked when asked for, if read."""
 
     def __init__(self, codes: Mapping[str, Code], shapes: Mapping[str, tuple[int, ...]], active: Mapping[str, int]):
         self.codes = codes
         self._shapes = shapes
         self._active = active
+        self._unpacked: Mapping[str, Tensor] = {}
 
     @classmethod
     def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:
         """Pack masks of the CPU."""
         codes = {name: encode_positions(mask.numpy()) for name, mask in masks.items()}
         active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        return cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active)
+        packed = cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active)
+        packed._unpacked = dict(masks)
+        return packed
 
     def __getitem__(self, name: str) -> Tensor:
+        if name in self._unpacked:
+            return self._unpacked[name]
         shape = self._shapes[name]
         return torch.from_numpy(decode_positions(self.codes[name], math.prod(shape), self._active[name])).view(shape)
 
