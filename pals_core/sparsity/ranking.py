@@ -45,11 +45,12 @@ class FirstOf:
     def of(cls, keys: Tensor, count: int) -> FirstOf:
         """Find the `count`-th key, from 1, of one tensor."""
         flat = keys.flatten()
-        if flat.device.type == "cpu":
-            last = int(np.partition(flat.numpy(), count - 1)[count - 1])
-        else:
-            last = int(flat.kthvalue(count).values)
-        return cls._ending_at(last, flat, count)
+        if flat.device.type != "cpu":
+            return cls._ending_at(int(flat.kthvalue(count).values), flat, count)
+        ordered = np.partition(flat.numpy(), count - 1)
+        last = ordered[count - 1]
+        equal_ones = int(np.count_nonzero(ordered[:count] == last))
+        return cls(int(last), equal_ones, not (ordered[count:] == last).any())
 
     @classmethod
     def among(cls, tensors: Callable[[], Iterable[Tensor]], count: int) -> FirstOf:
@@ -68,8 +69,8 @@ class FirstOf:
 
     @classmethod
     def _ending_at(cls, last: int, keys: Tensor, rank: int) -> FirstOf:
-        equal_ones = rank - int(torch.count_nonzero(keys < last))
-        return cls(last, equal_ones, equal_ones == int(torch.count_nonzero(keys == last)))
+        equal_ones = rank - int((keys < last).sum())
+        return cls(last, equal_ones, equal_ones == int((keys == last).sum()))
 
     def take(self, keys: Tensor) -> Tensor:
         """Mark those of `keys`, boolean in their shape; for several tensors to be called once each, in their order."""
