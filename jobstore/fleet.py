@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -13,6 +14,7 @@ from jobstore.tables import Job
 from jobstore.workers import Slot, alive, slots_of
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
     from jobstore.tables import Worker
@@ -43,10 +45,7 @@ class Crew:
 
 def crews(session: Session) -> list[Crew]:
     """The living workers, each slot with what it is doing."""
-    rows = session.execute(
-        select(Job.worker_id, Job.worker_slot, Job.id, Job.progress).where(Job.status.in_([*LEASED_STATUSES]))
-    )
-    held = {(row.worker_id, row.worker_slot): row for row in rows}
+    held = {(row.worker_id, row.worker_slot): row for row in session.execute(_held())}
 
     def occupation(worker: Worker, slot: Slot) -> Occupation:
         row = held.get((worker.id, slot.name))
@@ -62,3 +61,8 @@ def crews(session: Session) -> list[Crew]:
         )
 
     return [Crew(worker, [occupation(worker, slot) for slot in slots_of(worker)]) for worker in alive(session)]
+
+
+@cache
+def _held() -> Select[str | None, str | None, str, dict[str, Any] | None]:
+    return select(Job.worker_id, Job.worker_slot, Job.id, Job.progress).where(Job.status.in_([*LEASED_STATUSES]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -14,6 +15,7 @@ from jobstore.tables import Job
 from jobstore.workers import DeviceClass
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 RECENT_JOBS = 50
@@ -53,14 +55,7 @@ def paces(session: Session, devices: Collection[DeviceClass]) -> dict[DeviceClas
 
     Jobs that succeeded last, whoever's and wherever, say how long one takes.
     """
-    recent = (
-        select(Job.runtime_seconds)
-        .where(Job.status == JobStatus.SUCCEEDED, Job.finished_at.is_not(None))
-        .order_by(Job.finished_at.desc())
-        .limit(RECENT_JOBS)
-        .subquery()
-    )
-    seconds_per_job = session.scalar(select(func.avg(recent.c.runtime_seconds)))
+    seconds_per_job = session.scalar(_recent_seconds())
     slots = [slot for crew in crews(session) for slot in crew.slots]
 
     def pace(device: DeviceClass) -> Pace:
@@ -69,3 +64,15 @@ def paces(session: Session, devices: Collection[DeviceClass]) -> dict[DeviceClas
         return Pace(len(serving), remaining, seconds_per_job)
 
     return {device: pace(device) for device in devices}
+
+
+@cache
+def _recent_seconds() -> Select[float]:
+    recent = (
+        select(Job.runtime_seconds)
+        .where(Job.status == JobStatus.SUCCEEDED, Job.finished_at.is_not(None))
+        .order_by(Job.finished_at.desc())
+        .limit(RECENT_JOBS)
+        .subquery()
+    )
+    return select(func.avg(recent.c.runtime_seconds))

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from jobstore.database import now as database_now
 from jobstore.ids import Prefix, new_id
 from jobstore.tables import Worker
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 ALIVE_SECONDS = 30.0
@@ -90,7 +92,12 @@ def retire(session: Session, worker_id: str) -> None:
 def alive(session: Session) -> Sequence[Worker]:
     """Workers that gave a sign of life within ALIVE_SECONDS, by the database's clock."""
     since = database_now(session) - timedelta(seconds=ALIVE_SECONDS)
-    return session.scalars(select(Worker).where(Worker.seen_at >= since).order_by(Worker.id)).all()
+    return session.scalars(_seen_since(), {"since": since}).all()
+
+
+@cache
+def _seen_since() -> Select[Worker]:
+    return select(Worker).where(Worker.seen_at >= bindparam("since")).order_by(Worker.id)
 
 
 def forget_dead(session: Session, *, now: datetime, days: float = 1) -> None:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,8 @@ from pals_core.spec import MissingPolicy
 
 # Constants such as positions follow from the spec and are not in the file, so the file's size does not bound them.
 MAX_DERIVED_BYTES = 2**30
+# Threads that unpack parameters; each has some MB at hand beside the network that comes into being.
+_MOST_THREADS = 2
 
 
 class PackedMasks(Mapping[str, Tensor]):
@@ -158,15 +162,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         expected, bounds = _expected(header)
         file.require(_container_names(header, expected))
 
-        weights: dict[str, Tensor] = {}
-        codes: dict[str, Code] = {}
-        sizes = [file.entries[f"{name}.values"] for name in header.layers]
-        scratch = _zeros((max(entry.stop - entry.start for entry in sizes),), torch.uint8)
-        for name, like in expected.items():
-            if name in header.layers:
-                weights[name], codes[name] = _read_packed(file, name, header, scratch)
-            else:
-                weights[name] = _read_plain(file, name, like, bounds.get(name))
+        with ThreadPoolExecutor(min(_MOST_THREADS, torch.get_num_threads())) as pool:
+            packed = dict(zip(header.layers, pool.map(partial(_read_packed, file, header), header.layers), strict=True))
+        weights = {
+            name: packed[name][0] if name in packed else _read_plain(file, name, like, bounds.get(name))
+            for name, like in expected.items()
+        }
+        codes = {name: code for name, (_, code) in packed.items()}
         shapes = {name: layer.shape for name, layer in header.layers.items()}
         masks = PackedMasks(codes, shapes, {name: layer.active for name, layer in header.layers.items()})
         return Checkpoint(header, weights, masks, _series_ends(file, header))
@@ -223,8 +225,8 @@ def _index_bounds(model: nn.Module) -> dict[str, int]:
     }
 
 
-def _read_packed(file: TensorFile, name: str, header: CheckpointHeader, scratch: Tensor) -> tuple[Tensor, Code]:
-    """Return one dense maskable parameter and the code of its mask; `scratch` has room for the bytes of its values."""
+def _read_packed(file: TensorFile, header: CheckpointHeader, name: str) -> tuple[Tensor, Code]:
+    """Return one dense maskable parameter and the code of its mask."""
     layer, precision, entry = header.layers[name], header.precision, file.entries[f"{name}.values"]
     scales = file.read(f"{name}.scales") if precision is StoredPrecision.INT8 else None
     if scales is not None and (scales.dtype != torch.float32 or tuple(scales.shape) != layer.shape[:1]):
@@ -249,7 +251,7 @@ def _read_packed(file: TensorFile, name: str, header: CheckpointHeader, scratch:
     if layer.active == layer.weights and precision is StoredPrecision.FP32:
         file.read(f"{name}.values", weight.view(-1).view(torch.uint8))
     else:
-        spread(file.read(f"{name}.values", scratch), scales, mask, weight)
+        spread(partial(file.read_rows, f"{name}.values"), scales, mask, weight)
     _check_finite(name, weight)
     return weight, code.numpy()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ _NAMES = {dtype: name for name, dtype in _TYPES.items()}
 
 
 class TensorFile:
-    """An open file; its tensors are read one at a time, each into memory of its own."""
+    """An open file; its tensors are read when asked for, each into memory of its own, by any number of threads."""
 
     def __init__(self, file: BinaryIO, contents: Contents) -> None:
         self._file = file
@@ -54,19 +55,29 @@ class TensorFile:
         return _TYPES[self.entries[name].dtype]
 
     def read(self, name: str, memory: Tensor | None = None) -> Tensor:
-        """Return a tensor that the file has, in new memory, or at the beginning of `memory`, bytes."""
+        """Return a tensor that the file has, in new memory, or in the bytes `memory`, as many as it takes."""
         entry = self.entries[name]
-        size = entry.stop - entry.start
-        content = torch.empty(size, dtype=torch.uint8) if memory is None else memory[:size]
-        self._file.seek(entry.start)
-        left = content.numpy().data
-        while len(left):  # one call reads less than 2 GiB
-            if not (count := self._file.readinto(left)):  # type: ignore[attr-defined]
-                raise InvalidCheckpoint(f"{name} ends early; the file has become shorter while it was read")
-            left = left[count:]
+        content = torch.empty(entry.stop - entry.start, dtype=torch.uint8) if memory is None else memory
+        self._read_into(content, name, entry.start)
         # A byte that is neither 0 nor 1 is no boolean, and torch would not say so.
         tensor = content != 0 if entry.dtype == "BOOL" else content.view(self.type_of(name))
         return tensor.view(entry.shape)
+
+    def read_rows(self, name: str, first: int, stop: int) -> Tensor:
+        """Return some rows (first axis) of a tensor of numbers."""
+        entry, dtype = self.entries[name], self.type_of(name)
+        rows = torch.empty((stop - first, *entry.shape[1:]), dtype=dtype)
+        row_bytes = math.prod(entry.shape[1:]) * dtype.itemsize
+        self._read_into(rows.view(-1).view(torch.uint8), name, entry.start + first * row_bytes)
+        return rows
+
+    def _read_into(self, content: Tensor, name: str, start: int) -> None:
+        left = content.numpy().data
+        while len(left):  # one call reads less than 2 GiB
+            # The place is said each time, so that threads can read at once.
+            if not (count := os.preadv(self._file.fileno(), [left], start)):
+                raise InvalidCheckpoint(f"{name} ends early; the file has become shorter while it was read")
+            left, start = left[count:], start + count
 
     def read_all(self) -> dict[str, Tensor]:
         return {name: self.read(name) for name in self.entries}

@@ -5,6 +5,8 @@ Shapes: k active values, R rows: the tensor's first axis. Complex values are pai
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +21,8 @@ STORED_TYPES = {
     StoredPrecision.INT8: torch.int8,
 }
 # Whole numbers for places are a fifth of the time of indexing with a mask; of a few weights they take little memory.
-_SPREAD_AT_ONCE = 2**16
+# Of more at once torch would convert with threads of its own beside the caller's.
+_SPREAD_AT_ONCE = 2**15
 _LARGEST = 127  # −128 is not used: the scale is symmetric
 
 
@@ -51,10 +54,11 @@ def compress(weight: Tensor, mask: Tensor, precision: StoredPrecision) -> tuple[
     return stored.contiguous(), None
 
 
-def spread(stored: Tensor, scales: Tensor | None, mask: Tensor, dense: Tensor) -> None:
-    """Write what `compress` returned to where the mask is on in `dense`, float32 or complex64; the counts must agree.
+def spread(stored: Callable[[int, int], Tensor], scales: Tensor | None, mask: Tensor, dense: Tensor) -> None:
+    """Write the values that `compress` returned to where the mask is on in `dense`, float32 or complex64.
 
-    Piece by piece: beside `dense` it takes little memory.
+    `stored(first, stop)` gives some of the values, of which there must be as many as places. Piece by piece: beside
+    `dense` it takes little memory.
     """
     active = mask.numpy().reshape(-1)
     weights = torch.view_as_real(dense).view(-1, 2).numpy() if dense.is_complex() else dense.view(-1).numpy()
@@ -62,7 +66,7 @@ def spread(stored: Tensor, scales: Tensor | None, mask: Tensor, dense: Tensor) -
     taken = 0
     for start in range(0, active.size, _SPREAD_AT_ONCE):
         places = np.flatnonzero(active[start : start + _SPREAD_AT_ONCE]) + start
-        reals = stored[taken : taken + len(places)].to(torch.float32).numpy()
+        reals = stored(taken, taken + len(places)).to(torch.float32).numpy()
         if scales is not None:
             of_values = scales.numpy()[places // row]
             reals = reals * (of_values[:, None] if reals.ndim == 2 else of_values)

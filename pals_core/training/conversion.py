@@ -69,7 +69,7 @@ def _rounded(checkpoint: Checkpoint, name: str, precision: StoredPrecision) -> t
     weight, mask = checkpoint.weights[name], checkpoint.masks[name]
     stored, scales = compress(weight, mask, precision)
     rounded = torch.zeros_like(weight)
-    spread(stored, scales, mask, rounded)
+    spread(lambda first, stop: stored[first:stop], scales, mask, rounded)
     return rounded
 
 

@@ -89,7 +89,7 @@ def test_a_value_is_off_by_at_most_half_a_step(dtype: torch.dtype, precision: St
     mask[2] = False
     values, scales = compress(weight, mask, precision)
     dense = torch.zeros_like(weight)
-    spread(values, scales, mask, dense)
+    spread(lambda first, stop: values[first:stop], scales, mask, dense)
     assert not dense[~mask].any()
     read, wanted = dense[mask], weight[mask]
     if precision is StoredPrecision.FP32:
@@ -108,7 +108,7 @@ def test_a_row_of_denormal_numbers_is_rounded_to_zero() -> None:
     weight, mask = torch.full((1, 4), 1e-45), torch.ones(1, 4, dtype=torch.bool)
     values, scales = compress(weight, mask, StoredPrecision.INT8)
     dense = torch.ones(1, 4)
-    spread(values, scales, mask, dense)
+    spread(lambda first, stop: values[first:stop], scales, mask, dense)
     assert dense.tolist() == [[0.0] * 4]
 
 
