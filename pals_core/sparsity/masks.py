@@ -48,12 +48,22 @@ class MaskSet:
         self._masks[name] = mask.to(self._masks[name].device)
         self._active[name] = int(torch.count_nonzero(mask))
 
+    def now(self) -> Mapping[str, Tensor]:
+        """The masks as they are; changes, which replace masks, leave these alone."""
+        return dict(self._masks)
+
     @torch.no_grad()
-    def apply(self, optimizer: Optimizer | None = None) -> None:
-        """Set inactive weights to zero, and their moments in `optimizer`, so that regrown ones start afresh."""
+    def apply(self, optimizer: Optimizer | None = None, before: Mapping[str, Tensor] | None = None) -> None:
+        """Set inactive weights to zero, and their moments in `optimizer`, so that regrown ones start afresh.
+
+        With the masks of `before` a change, weights that were inactive then start at zero too: the step before the
+        change may have moved them.
+        """
         for name, mask in self._masks.items():
             parameter = self._parameters[name]
-            if self._active[name] == parameter.numel():
+            if before is not None and before[name] is not mask:
+                mask = mask & before[name]
+            elif self._active[name] == parameter.numel():
                 continue
             # A negative weight times 0 is −0.0, whose sign a file of active weights alone could not give back.
             parameter.mul_(_ones_and_zeros(mask)).add_(0.0)

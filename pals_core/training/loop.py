@@ -184,10 +184,10 @@ class TrainingLoop:
                 masks.apply_to_gradients()
             optimizer.step()
             if decision is not None:
-                masks.apply(optimizer)
                 yield from self._progress(epoch)
+                before = masks.now()
                 change = method.update(decision)
-                masks.apply(optimizer)
+                masks.apply(optimizer, before)
                 state.moves[decision.move] += 1
                 yield _mask_update(decision, change, epoch)
             elif self.losses.is_due:

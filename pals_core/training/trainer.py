@@ -12,6 +12,7 @@ from pals_core.errors import InvalidSpec, Problem
 from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.events import TrainingEvent
+from pals_core.training.heap import freed_memory_kept
 from pals_core.training.loop import TrainingLoop
 from pals_core.training.state_files import StateFiles, threads_of
 
@@ -71,7 +72,8 @@ class Trainer:
         """
         device = choose_device(self.device)
         deterministic = self.spec.training.deterministic
-        yield from with_own_torch_state(with_readable_failures(self._train(device)), device, deterministic)
+        with freed_memory_kept():
+            yield from with_own_torch_state(with_readable_failures(self._train(device)), device, deterministic)
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
         if self.spec.data.series is None:

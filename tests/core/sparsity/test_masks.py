@@ -92,6 +92,31 @@ def test_masked_gradients_train_as_masks_applied_after_every_step(
     assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))
 
 
+@pytest.mark.parametrize("active_before", [10, 24], ids=["sparse", "dense"])
+def test_one_application_after_a_change_does_what_one_before_and_one_after_it_would(active_before: int) -> None:
+    ends = []
+    for once in (True, False):
+        torch.manual_seed(0)
+        network = Network()
+        masks = masks_of(network)
+        masks.start_sparse({"linear.weight": active_before, "fourier": 3}, torch.Generator().manual_seed(1))
+        masks.apply()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=False)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (network.linear(torch.randn(5, 6)).pow(2).sum() + network.fourier.abs().pow(2).sum()).backward()
+            optimizer.step()
+            before = masks.now()
+            if not once:
+                masks.apply(optimizer)
+            masks["linear.weight"] = torch.rand(4, 6) < 0.5
+            masks.apply(optimizer, before if once else None)
+        state = optimizer.state[network.linear.weight]
+        ends.append([network.linear.weight.detach(), network.fourier.detach(), state["exp_avg"], state["exp_avg_sq"]])
+        assert not torch.equal(before["linear.weight"], masks["linear.weight"])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
 def test_an_inactive_weight_is_a_positive_zero() -> None:
     network = Network()
     masks = masks_of(network)
