@@ -22,6 +22,7 @@ from pals_core.evaluation.origins import origins_of_test
 from pals_core.evaluation.seasonal import learn_season
 from pals_core.forecast.forecaster import LARGEST_CHANGE
 from pals_core.forecast.typical import typical_inputs
+from pals_core.heap import give_freed_memory_back, keep_freed_memory
 from pals_core.kernels.choice import Kernels, choose_kernels
 from pals_core.kernels.report import KernelReport
 
@@ -59,6 +60,7 @@ def contender(path: Path, target: float, kernels: Kernels, batch: int) -> Conten
     if kernels is Kernels.TORCH:
         return Contender(target, kernels, checkpoint, dense, inputs, None, 0.0)
     assert checkpoint.header.metrics is not None
+    keep_freed_memory()
     began = time.perf_counter()
     model = compact(checkpoint).model
     report = choose_kernels(model, dense, inputs, kernels, LARGEST_CHANGE * checkpoint.header.metrics.mse)
@@ -75,12 +77,16 @@ def contenders(paths: Mapping[float, Path], batch: int) -> Iterator[Contender]:
 
 @torch.inference_mode()
 def race(field: Sequence[Contender], rounds: int) -> list[list[float]]:
-    """Return the seconds of a forecast in each round, by contender; within a round they follow one another."""
+    """Return the seconds of a forecast in each round, by contender; within a round they follow one another.
+
+    Freed memory is kept for ours, as `load_forecaster` has it, and not for PyTorch's; a call before those that are
+    timed has it taken from the system.
+    """
     seconds: list[list[float]] = [[] for _ in field]
-    for each in field:
-        each.model(*each.inputs)
     for _ in range(rounds):
         for each, found in zip(field, seconds, strict=True):
+            give_freed_memory_back() if each.report is None else keep_freed_memory()
+            each.model(*each.inputs)
             calls: list[float] = []
             while not calls or (sum(calls) < SECONDS_OF_A_ROUND and len(calls) < CALLS_OF_A_ROUND):
                 began = time.perf_counter()

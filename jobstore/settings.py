@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+EMBEDDED_BROKER = "message-folder"  # the scheme of its URL
 
 
 class Settings(BaseSettings):
@@ -106,7 +107,7 @@ class Settings(BaseSettings):
 
     @property
     def resolved_broker_url(self) -> str:
-        return self.broker_url.get_secret_value() if self.broker_url is not None else "filesystem://"
+        return self.broker_url.get_secret_value() if self.broker_url is not None else f"{EMBEDDED_BROKER}://"
 
     @property
     def resolved_artifacts_url(self) -> str:

@@ -11,6 +11,7 @@ import logging
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from jobstore import message_folder  # noqa: F401 (makes its broker known)
 from jobstore.settings import Settings
 from jobstore.workers import DeviceClass
 
@@ -28,14 +29,9 @@ def make_celery(settings: Settings, *, reply_seconds: float = 10) -> Celery:
     app = Celery("pals", broker=settings.resolved_broker_url)
     options: dict[str, object] = {}
     if settings.broker_url is None:
-        for name in ("messages", "control"):
-            (settings.broker_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        options = {
-            "data_folder_in": str(settings.broker_dir / "messages"),
-            "data_folder_out": str(settings.broker_dir / "messages"),
-            "control_folder": str(settings.broker_dir / "control"),
-            "polling_interval": 0.1,
-        }
+        folder = settings.broker_dir
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        options = {"data_folder_in": str(folder), "data_folder_out": str(folder), "polling_interval": 0.1}
     else:
         options = {"socket_connect_timeout": 2, "socket_timeout": reply_seconds, "max_retries": 1}
     app.conf.update(

@@ -31,6 +31,7 @@ from pals_core.evaluation.measure import default_widths
 from pals_core.forecast.future import future_values, read_future
 from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, recent_values
 from pals_core.forecast.typical import typical_inputs
+from pals_core.heap import keep_freed_memory
 from pals_core.kernels.choice import Kernels, choose_kernels
 from pals_core.kernels.report import KernelReport
 
@@ -245,8 +246,9 @@ def load_forecaster(
     batches of `batch_size` windows: 1, or of a pooled model as many as it has series, at most 64, unless given. That
     takes seconds, and may come out otherwise the next time. Forecasts then differ from the default's, by rounding with
     "fp32", by bfloat16 or int8 with "auto", which gives these up where they change forecasts by a mean square of more
-    than 0.1 % of the test MSE (of 1 where the file has none). `Forecaster.kernels` says what was chosen. Raises
-    InvalidCheckpoint, FileNotFoundError without a file, ValueError for other `kernels` and a `batch_size` below 1.
+    than 0.1 % of the test MSE (of 1 where the file has none). `Forecaster.kernels` says what was chosen. From then on
+    the process keeps the memory that a forecast frees for the next one (`pals_core.heap`). Raises InvalidCheckpoint,
+    FileNotFoundError without a file, ValueError for other `kernels` and a `batch_size` below 1.
     """
     choice = Kernels(kernels)
     if batch_size is not None and batch_size < 1:
@@ -258,6 +260,7 @@ def load_forecaster(
     mse = 1.0 if header.metrics is None else header.metrics.mse
     inputs = typical_inputs(checkpoint, min(len(header.groups), MAX_BATCH) if batch_size is None else batch_size)
     model = compact(checkpoint).model
+    keep_freed_memory()
     report = choose_kernels(model, checkpoint.build(), inputs, choice, LARGEST_CHANGE * mse)
     return Forecaster(checkpoint, model, report)
 

@@ -9,10 +9,10 @@ import torch
 
 from pals_core.data.table import Table
 from pals_core.errors import InvalidSpec, Problem
+from pals_core.heap import freed_memory_kept
 from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.events import TrainingEvent
-from pals_core.training.heap import freed_memory_kept
 from pals_core.training.loop import TrainingLoop
 from pals_core.training.state_files import StateFiles, threads_of
 

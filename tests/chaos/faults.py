@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -34,12 +35,15 @@ MANY = 50
 
 @dataclass(frozen=True)
 class Fault:
-    """`strike` returns False when there was nothing to hit; `servers` says that it needs PostgreSQL and Redis."""
+    """`strike` returns False when there was nothing to hit; `servers` says on which stacks it can happen.
+
+    True: with PostgreSQL and Redis only; False: with the embedded ones only; None: on both.
+    """
 
     name: str
     what: str
     strike: Callable[[Cluster, random.Random], bool]
-    servers: bool = False
+    servers: bool | None = None
 
 
 def any_of(processes: list[psutil.Process], luck: random.Random) -> psutil.Process | None:
@@ -135,7 +139,7 @@ def lose_wakeups(cluster: Cluster, luck: random.Random) -> bool:
         with closing(Redis.from_url(cluster.servers.redis.url)) as client:
             client.delete(queue_name(DeviceClass.CPU))
     else:
-        for message in (cluster.settings.broker_dir / "messages").iterdir():
+        for message in cluster.settings.broker_dir.iterdir():
             message.unlink(missing_ok=True)
     return True
 
@@ -153,13 +157,23 @@ def shuffle_wakeups(cluster: Cluster, luck: random.Random) -> bool:
             for message in messages:
                 client.rpush(queue, message)
     else:
-        messages = [*(cluster.settings.broker_dir / "messages").iterdir()]
+        messages = [*cluster.settings.broker_dir.iterdir()]
         for one, other in zip(messages, luck.sample(messages, len(messages)), strict=True):
             with suppress(FileNotFoundError):
                 spare = one.with_suffix(".shuffled")
                 one.rename(spare)
                 other.rename(one)
                 spare.rename(other)
+    return True
+
+
+def tear_wakeups(cluster: Cluster, luck: random.Random) -> bool:
+    with closing(Bell(cluster.settings)) as bell:
+        for _ in range(MANY // 10):
+            bell.ring(DeviceClass.CPU)
+    for message in cluster.settings.broker_dir.iterdir():
+        with suppress(FileNotFoundError):
+            os.truncate(message, luck.randrange(max(1, message.stat().st_size)))
     return True
 
 
@@ -263,6 +277,7 @@ FAULTS = (
     Fault("wake-ups doubled", f"{MANY} wake-ups for nothing", many_wakeups),
     Fault("wake-ups lost", "all waiting wake-ups removed", lose_wakeups),
     Fault("wake-ups reordered", "waiting wake-ups in another order", shuffle_wakeups),
+    Fault("wake-ups torn", "waiting wake-ups cut off, as if their writers had been killed", tear_wakeups, False),
     Fault("disk full", "no byte more fits into the artifact store for three seconds", fill_disk),
     Fault("Redis emptied", "FLUSHALL", empty_redis, servers=True),
     Fault("Redis restarted", "stopped and started empty, up to two seconds later", restart_redis, servers=True),
@@ -277,4 +292,4 @@ FAULTS = (
 
 def faults_of(cluster: Cluster) -> list[Fault]:
     """The faults that can befall this stack."""
-    return [fault for fault in FAULTS if cluster.servers is not None or not fault.servers]
+    return [fault for fault in FAULTS if fault.servers in (None, cluster.servers is not None)]

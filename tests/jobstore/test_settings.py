@@ -22,7 +22,7 @@ def test_without_any_setting_everything_lies_in_one_folder_of_the_user(monkeypat
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
     assert settings.root == Path("/home/ada/.pals")
     assert settings.resolved_database_url == "sqlite:////home/ada/.pals/pals.db"
-    assert settings.resolved_broker_url == "filesystem://"
+    assert settings.resolved_broker_url == "message-folder://"
     assert settings.resolved_artifacts_url == "file:///home/ada/.pals/artifacts"
 
 

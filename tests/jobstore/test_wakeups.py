@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
@@ -74,9 +76,7 @@ def test_a_wake_up_names_no_job_and_does_not_outlive_a_minute(settings: Settings
 
 
 def test_only_the_owner_may_read_the_embedded_brokers_folder(settings: Settings, bell: Bell) -> None:
-    assert [oct((settings.broker_dir / name).stat().st_mode & 0o777) for name in ("messages", "control")] == [
-        "0o700", "0o700",
-    ]  # fmt: skip
+    assert oct(settings.broker_dir.stat().st_mode & 0o777) == "0o700"
 
 
 def test_a_broker_folder_that_is_gone_is_reported_and_not_raised(
@@ -113,12 +113,39 @@ def test_a_redis_that_takes_the_call_and_never_answers_is_reported_and_not_raise
 def test_the_queue_survives_a_bell_that_nobody_hears(settings: Settings, bell: Bell) -> None:
     for _ in range(3):
         assert bell.ring(DeviceClass.CPU)
-    for path in (settings.broker_dir / "messages").iterdir():
+    for path in settings.broker_dir.iterdir():
         path.unlink()
 
     assert heard(settings, DeviceClass.CPU) == []
     assert bell.ring(DeviceClass.CPU) is True
     assert len(heard(settings, DeviceClass.CPU)) == 1
+
+
+def test_a_message_is_heard_once_it_is_whole(settings: Settings, bell: Bell) -> None:
+    bell.ring(DeviceClass.CPU)
+    [torn] = settings.broker_dir.iterdir()
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:40])
+    empty = torn.with_name(f"0_{torn.name}")
+    empty.touch()
+    bell.ring(DeviceClass.CPU)
+
+    assert len(heard(settings, DeviceClass.CPU)) == 1
+    assert {*settings.broker_dir.iterdir()} == {torn, empty}
+
+    torn.write_bytes(whole)
+    assert len(heard(settings, DeviceClass.CPU)) == 1
+
+
+def test_a_message_that_never_became_whole_is_removed(settings: Settings, bell: Bell) -> None:
+    bell.ring(DeviceClass.CPU)
+    [torn] = settings.broker_dir.iterdir()
+    torn.write_bytes(b"")
+    long_ago = time.time() - 3600
+    os.utime(torn, (long_ago, long_ago))
+
+    assert heard(settings, DeviceClass.CPU) == []
+    assert [*settings.broker_dir.iterdir()] == []
 
 
 def test_wake_ups_are_acknowledged_early_and_taken_one_at_a_time(settings: Settings) -> None:

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from pals_core.training.heap import freed_memory_kept
+from pals_core.heap import freed_memory_kept
 
 PROGRAM = """
 import resource
 import numpy as np
 import psutil
-from pals_core.training.heap import freed_memory_kept
+from pals_core.heap import freed_memory_kept
 
 def faults(mebibytes):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -44,7 +44,7 @@ def test_memory_is_taken_from_the_system_once_and_given_back_at_the_end() -> Non
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    monkeypatch.setattr("pals_core.heap.ctypes.CDLL", lambda _: object())
 
     with freed_memory_kept():
         pass
