@@ -11,10 +11,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, filesystem
+from kombu.transport import filesystem
 from kombu.utils.json import loads
-
-from jobstore.settings import EMBEDDED_BROKER
 
 # A message is written in much less; what is not whole by then will never be.
 _WRITTEN_WITHIN_SECONDS = 60.0
@@ -57,6 +55,3 @@ def _remove_if_old(path: Path) -> None:
             path.unlink()
     except FileNotFoundError:
         pass
-
-
-TRANSPORT_ALIASES[EMBEDDED_BROKER] = f"{__name__}:{Transport.__name__}"

@@ -10,12 +10,14 @@ import logging
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
 
-from jobstore import message_folder  # noqa: F401 (makes its broker known)
-from jobstore.settings import Settings
+from jobstore.settings import EMBEDDED_BROKER, Settings
 from jobstore.workers import DeviceClass
 
 WAKE_TASK = "pals.wake"
+# Loaded by kombu where it is the broker.
+TRANSPORT_ALIASES[EMBEDDED_BROKER] = "jobstore.message_folder:Transport"
 _log = logging.getLogger(__name__)
 
 
