@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pals_core.training.forward import multiplies_bf16
+from pals_core.training.products import has_onednn, linear_by_onednn
 
 # The product of a sparse matrix and a dense one is fastest while the dense one's columns stay in the nearest cache.
 _ROWS_AT_ONCE = 64
@@ -55,7 +56,7 @@ class PackedLinear(FixedLinear):
         self.nbytes = linear.weight.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
-        return _pointwise(x.float(), self.weight, self.bias, self.activation).to(x.dtype)
+        return linear_by_onednn(x.float(), self.weight, self.bias, self.activation).to(x.dtype)
 
 
 class BFloat16Linear(FixedLinear):
@@ -69,7 +70,7 @@ class BFloat16Linear(FixedLinear):
         self.bias = None if self.bias is None else self.bias.bfloat16()
 
     def forward(self, x: Tensor) -> Tensor:
-        return _pointwise(x.bfloat16(), self.weight, self.bias, self.activation).to(x.dtype)
+        return linear_by_onednn(x.bfloat16(), self.weight, self.bias, self.activation).to(x.dtype)
 
 
 class Int8Linear(FixedLinear):
@@ -150,18 +151,13 @@ MAKERS: Mapping[Kernel, Callable[[nn.Linear], FixedLinear]] = {
 
 def available(kernel: Kernel) -> bool:
     """Return whether this machine has the kernel, and instructions without which it cannot be the fastest."""
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if kernel is Kernel.PACKED:
-        return has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        return has_onednn()
     if kernel is Kernel.CSR:
         return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
     if kernel is Kernel.BF16:
         return available(Kernel.PACKED) and multiplies_bf16(torch.device("cpu"))
     if kernel is Kernel.INT8:
         # Without these instructions oneDNN's sums of products overflow 16 bits.
-        return has_onednn and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
+        return has_onednn() and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()
     return True
-
-
-def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from pals_core.data.windows import Batch
 from pals_core.spec import Compilation, EncoderSpec, Precision, Spec
+from pals_core.training.products import LinearLayersByOneDnn, Products, choose_products
 
 # From this width on, what bfloat16 saves in matrix products exceeds the cost of rounding (docs/benchmarks.md).
 NARROWEST_IN_BF16 = 64
@@ -21,6 +23,7 @@ class Arithmetic:
 
     precision: Precision = Precision.FP32  # never auto
     compiled: bool = False
+    products: Products = Products.TORCH  # of linear layers in fp32
 
 
 def choose_arithmetic(spec: Spec, device: torch.device) -> Arithmetic:
@@ -35,7 +38,8 @@ def choose_arithmetic(spec: Spec, device: torch.device) -> Arithmetic:
         wide = isinstance(spec.model, EncoderSpec) and spec.model.d_model >= NARROWEST_IN_BF16
         precision = Precision.BF16 if wide and multiplies_bf16(device) else Precision.FP32
     compiles = spec.training.compile is Compilation.AUTO and device.type == "cuda" and _has_triton()
-    return Arithmetic(precision, compiles)
+    products = choose_products(device) if precision is Precision.FP32 else Products.TORCH
+    return Arithmetic(precision, compiles, products)
 
 
 def multiplies_bf16(device: torch.device) -> bool:
@@ -57,9 +61,11 @@ class ForwardPass:
         self._run = torch.compile(model) if arithmetic.compiled else model
         self._device_type = device.type
         self._in_bf16 = arithmetic.precision is Precision.BF16
+        self._by_onednn = arithmetic.products is Products.ONEDNN
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the forecasts, [B, H, C] in scaled units."""
-        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._in_bf16):
+        products = LinearLayersByOneDnn() if self._by_onednn else nullcontext()
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._in_bf16), products:
             forecast: Tensor = self._run(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
         return forecast.float()

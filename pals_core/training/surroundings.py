@@ -13,6 +13,7 @@ from pydantic import Field
 from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.spec import Precision, Spec
 from pals_core.training.forward import Arithmetic
+from pals_core.training.products import Products
 
 
 class Surroundings(HeaderPart):
@@ -23,6 +24,7 @@ class Surroundings(HeaderPart):
     processor: str = Field(description="Digest of the CPU's model, instruction sets and cache sizes.")
     precision: Precision
     compiled: bool
+    products: Products = Field(default=Products.TORCH, description="Whose fp32 products linear layers use.")
     micro_batches: int = Field(ge=1, description="Parts that each batch is computed in.")
     torch: str
     numpy: str
@@ -37,6 +39,7 @@ def surroundings_of(device: torch.device, arithmetic: Arithmetic, micro_batches:
         processor=_processor(),
         precision=arithmetic.precision,
         compiled=arithmetic.compiled,
+        products=arithmetic.products,
         micro_batches=micro_batches,
         torch=str(torch.__version__),
         numpy=np.__version__,

@@ -1,0 +1,87 @@
+"""Matrix products of linear layers by oneDNN, on processors that PyTorch's own leave half idle.
+
+PyTorch multiplies fp32 matrices with Intel's MKL, which uses no AVX-512 on processors of other makers; oneDNN does
+(docs/decisions.md, "Products by oneDNN on AMD processors").
+
+Shapes: N rows (of any number of leading dimensions), I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class Products(StrEnum):
+    """Whose fp32 products a training's linear layers use."""
+
+    TORCH = "torch"  # PyTorch's own
+    ONEDNN = "onednn"
+
+
+def has_onednn() -> bool:
+    """Return whether this PyTorch has oneDNN's product of a linear layer."""
+    known: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return known and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def choose_products(device: torch.device) -> Products:
+    """Return whose fp32 products are faster on this device: a rule, so that a machine always takes the same."""
+    processor: dict[str, Any] = torch.cpu.get_capabilities()
+    pays = str(processor.get("cpu_name")).startswith("AMD") and processor.get("avx512_f", False)
+    return Products.ONEDNN if device.type == "cpu" and pays and has_onednn() else Products.TORCH
+
+
+def linear_by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """Return activation(x·weightᵀ + bias), [..., O], of [..., I], [O, I] and [O] on a CPU; it has no gradient.
+
+    A weight may have any strides, or be one that `_reorder_linear_weight` has laid out.
+    """
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")  # type: ignore[no-any-return]
+
+
+class LinearLayersByOneDnn(TorchFunctionMode):
+    """Within it, `F.linear` of fp32 tensors on a CPU is oneDNN's, backward pass included; all else is as ever."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.linear and not kwargs and _is_matrix_of_fp32(args[0]):
+            x, weight, *bias = args
+            return _Linear.apply(x, weight, *(bias or [None]))  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+def _is_matrix_of_fp32(x: Tensor) -> bool:
+    return x.dtype is torch.float32 and x.device.type == "cpu" and x.dim() > 1 and x.numel() > 0
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear_by_onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        gradient = gradients[0].reshape(-1, weight.shape[0])  # [N, O]
+        rows = x.reshape(-1, weight.shape[1])  # [N, I]
+        return (
+            linear_by_onednn(gradient, weight.t(), None).view(x.shape) if of_x else None,
+            linear_by_onednn(gradient.t(), rows.t(), None) if of_weight else None,
+            gradient.sum(0) if of_bias else None,
+        )
