@@ -79,7 +79,7 @@ class InvalidForecastInput(PalsError):
 
 
 class TrainingFailed(PalsError):
-    """`checkpoint` is the file of the best epoch before, where `train` can tell one."""
+    """`checkpoint` is the file of the best epoch before, if there was one."""
 
     default_code = ErrorCode.DIVERGED
     checkpoint: Path | None = None

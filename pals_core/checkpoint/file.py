@@ -44,20 +44,24 @@ _MOST_THREADS = 2
 class PackedMasks(Mapping[str, Tensor]):
     """The masks of a checkpoint by name, in the bits that a file keeps of them; unpacked when asked for, if read."""
 
-    def __init__(self, codes: Mapping[str, Code], shapes: Mapping[str, tuple[int, ...]], active: Mapping[str, int]):
+    def __init__(
+        self,
+        codes: Mapping[str, Code],
+        shapes: Mapping[str, tuple[int, ...]],
+        active: Mapping[str, int],
+        unpacked: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.codes = codes
         self._shapes = shapes
         self._active = active
-        self._unpacked: Mapping[str, Tensor] = {}
+        self._unpacked = unpacked or {}
 
     @classmethod
     def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:
         """Pack masks of the CPU."""
         codes = {name: encode_positions(mask.numpy()) for name, mask in masks.items()}
         active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
-        packed = cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active)
-        packed._unpacked = dict(masks)
-        return packed
+        return cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active, dict(masks))
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._unpacked:

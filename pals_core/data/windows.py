@@ -6,7 +6,7 @@ K known-future columns, G groups of columns that go through the network together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from pals_core.data.missing import fill_missing
 from pals_core.data.scaling import Scaler, joined
 from pals_core.data.split import Part, Parts, split_rows, window_count
 from pals_core.data.table import Table
+from pals_core.data.treatment import TreatedColumn, treated_columns
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
 from pals_core.spec import DataSpec
 
@@ -125,6 +126,7 @@ class SplitWindows:
     frequency: str
     times: pd.DatetimeIndex  # [N], of the rows of the shared tensors
     parts: tuple[Parts, ...]  # of each group, as rows of the shared tensors
+    treated: Mapping[str, TreatedColumn]  # known-future ones as well
 
     def to(self, device: torch.device | str) -> SplitWindows:
         """Return the same windows with their shared tensors on `device`."""
@@ -148,6 +150,7 @@ class _Scaled(ScaledRows):
     parts: Parts
     scaler: Scaler
     future_scaler: Scaler
+    treated: Mapping[str, TreatedColumn]
 
 
 def make_windows(
@@ -188,6 +191,7 @@ def make_windows(
         frequency=groups[0].frequency,
         times=concatenated_times(scaled),
         parts=parts,
+        treated={name: column for group in scaled for name, column in group.treated.items()},
     )
 
 
@@ -220,6 +224,7 @@ def _scaled(group: Table, data: DataSpec, lengths: WindowLengths) -> _Scaled:
         parts=parts,
         scaler=Scaler(scaler.mean[:targets], scaler.std[:targets]),
         future_scaler=Scaler(scaler.mean[targets:], scaler.std[targets:]),
+        treated=treated_columns(group.columns, group.values[used], parts),
     )
 
 

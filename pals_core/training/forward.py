@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -30,14 +32,14 @@ def choose_arithmetic(spec: Spec, device: torch.device) -> Arithmetic:
     """Return what the spec asks for, and for `auto` what is faster for this model on this device.
 
     A rule, not a measurement, so that the same training on the same machine always ends alike. bfloat16 pays for
-    transformers where the hardware multiplies in it; compiling pays on a GPU, if Triton is installed, and not on a CPU
-    (docs/benchmarks.md).
+    transformers where the hardware multiplies in it; compiling pays on a GPU, if Triton is installed and has a C
+    compiler to work with, and not on a CPU (docs/benchmarks.md).
     """
     precision = spec.training.precision
     if precision is Precision.AUTO:
         wide = isinstance(spec.model, EncoderSpec) and spec.model.d_model >= NARROWEST_IN_BF16
         precision = Precision.BF16 if wide and multiplies_bf16(device) else Precision.FP32
-    compiles = spec.training.compile is Compilation.AUTO and device.type == "cuda" and _has_triton()
+    compiles = spec.training.compile is Compilation.AUTO and device.type == "cuda" and _can_compile()
     products = choose_products(device) if precision is Precision.FP32 else Products.TORCH
     return Arithmetic(precision, compiles, products)
 
@@ -49,8 +51,10 @@ def multiplies_bf16(device: torch.device) -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _can_compile() -> bool:
+    # Triton comes with torch for GPUs, and calls the compiler that CC names, or gcc, or clang.
+    compilers = (os.environ.get("CC"), "gcc", "clang")
+    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, filter(None, compilers)))
 
 
 class ForwardPass:

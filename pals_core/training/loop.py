@@ -9,7 +9,8 @@ import torch
 
 from pals_core.checkpoint.header import CheckpointHeader, EpochSummary, Metrics
 from pals_core.data.table import Table
-from pals_core.data.windows import make_windows
+from pals_core.data.treatment import note_of_constants, note_of_missing
+from pals_core.data.windows import SplitWindows, make_windows
 from pals_core.errors import InvalidSpec, Problem
 from pals_core.evaluation.conformal import calibrate
 from pals_core.evaluation.measure import measure
@@ -132,6 +133,8 @@ class TrainingLoop:
         yield self._started(resumed_step=None if resume_from is None else self.state.step)
         for warning in warnings:
             yield Message(level="warning", message=warning)
+        if resume_from is None:
+            yield from _notes(self.windows, self.spec.data)
         self.model.train()
         while self.state.step < self.total_steps and not self.stopping.is_due:
             yield from self._steps_of_epoch()
@@ -144,6 +147,11 @@ class TrainingLoop:
                 + goal.advice,
             )
         yield from self._measure_best()
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """The file of the best epoch so far, also of one before the training was resumed."""
+        return self.checkpoints.path(self.best.epoch) if self.best.epoch else None
 
     def _learning_rate_at(self, step: int) -> float:
         return learning_rate_at(step, self.spec.training, self.state.order.steps_per_epoch)
@@ -203,6 +211,8 @@ class TrainingLoop:
             yield Progress(step=self.state.step, epoch=epoch, train_losses=flushed, sparsity=self.masks.sparsity)
 
     def _decision_loss(self) -> float:
+        # A loss that diverged before says so first, with its own step.
+        self.losses.check()
         return self._validation_loss(self.deciding)
 
     def _validation_loss(self, windows: torch.Tensor) -> float:
@@ -296,6 +306,13 @@ class TrainingLoop:
             checkpoint_bytes=size,
             dense_bytes=sum(parameter.nbytes for parameter in self.model.parameters()),
         )
+
+
+def _notes(windows: SplitWindows, data: DataSpec) -> Iterator[Message]:
+    if note := note_of_missing(windows.treated, data.missing):
+        yield Message(message=note)
+    if note := note_of_constants(windows.treated):
+        yield Message(level="warning", message=note)
 
 
 def _read_columns(table: Table, data: DataSpec) -> Table:

@@ -39,16 +39,19 @@ class LossBuffer:
     def flush(self) -> tuple[float, ...]:
         """Return the losses since the last flush; raises TrainingFailed when one is NaN or infinite."""
         self._flushed_at = time.monotonic()
-        if not self._losses:
-            return ()
-        losses = torch.stack(self._losses).tolist()
+        losses = self.check()
         self._losses.clear()
-        for position, loss in enumerate(losses):
-            step = self._last_step - len(losses) + 1 + position
-            require_finite(loss, step, self._learning_rate_at(step), "training")
         for loss in losses:  # One by one: when losses are flushed must not change how their sum is rounded.
             self._epoch_sum += loss
         self._epoch_steps += len(losses)
+        return losses
+
+    def check(self) -> tuple[float, ...]:
+        """Return the losses since the last flush, which keep waiting for one; raises TrainingFailed as `flush` does."""
+        losses: list[float] = torch.stack(self._losses).tolist() if self._losses else []
+        for position, loss in enumerate(losses):
+            step = self._last_step - len(losses) + 1 + position
+            require_finite(loss, step, self._learning_rate_at(step), "training")
         return tuple(losses)
 
     def end_epoch(self) -> float:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidSpec, Problem, TrainingFailed
+from pals_core.errors import InvalidSpec, Problem
 from pals_core.evaluation.document import Evaluation
 from pals_core.feasibility import check, resolve
 from pals_core.spec import Spec
@@ -57,17 +57,13 @@ def train(
     best: CheckpointSaved | None = None
     finished: Finished | None = None
     state = None if resume_from is None else Path(resume_from)
-    try:
-        for event in Trainer(resolved, series, folder, resume_from=state).run():
-            if on_event is not None:
-                on_event(event)
-            if isinstance(event, CheckpointSaved) and event.is_best:
-                best = event
-            elif isinstance(event, Finished):
-                finished = event
-    except TrainingFailed as error:
-        error.checkpoint = None if best is None else Path(best.path)
-        raise
+    for event in Trainer(resolved, series, folder, resume_from=state).run():
+        if on_event is not None:
+            on_event(event)
+        if isinstance(event, CheckpointSaved) and event.is_best:
+            best = event
+        elif isinstance(event, Finished):
+            finished = event
     if best is None or best.evaluation_path is None or finished is None:
         raise RuntimeError("the training ended without a result")
     evaluation = Evaluation.model_validate_json(Path(best.evaluation_path).read_bytes())

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from pals_core.data.table import Table
-from pals_core.errors import InvalidSpec, Problem
+from pals_core.errors import InvalidSpec, Problem, TrainingFailed
 from pals_core.heap import freed_memory_kept
 from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.events import TrainingEvent
 from pals_core.training.loop import TrainingLoop
-from pals_core.training.state_files import StateFiles, threads_of
+from pals_core.training.state_files import threads_of
 
 
 class Trainer:
@@ -55,12 +55,12 @@ class Trainer:
         self.state_interval_seconds = state_interval_seconds
         self.save_states = save_states
         self.micro_batches = micro_batches
-        self._states: StateFiles | None = None
+        self._loop: TrainingLoop | None = None
 
     def request_state(self) -> None:
         """Ask, while an event is being looked at, for a state after the step in progress; for `save_states` alone."""
-        if self._states is not None:
-            self._states.asked_for = True
+        if self._loop is not None:
+            self._loop.states.asked_for = True
 
     def run(self) -> Iterator[TrainingEvent]:
         """Train, yielding a `Started` first and a `Finished` last; stopping the iteration stops the training.
@@ -68,12 +68,16 @@ class Trainer:
         A checkpoint file that is neither best nor last is removed once the iteration goes on after the next one's
         event. The two newest state files are kept until the training has finished. Raises InvalidSpec, InvalidTable or
         InvalidCheckpoint (for `resume_from`) before the first event, and TrainingFailed when the loss diverges, memory
-        runs out or the device is not there.
+        runs out or the device is not there; its `checkpoint` is the best one so far, from before a resumption too.
         """
         device = choose_device(self.device)
         deterministic = self.spec.training.deterministic
-        with freed_memory_kept():
-            yield from with_own_torch_state(with_readable_failures(self._train(device)), device, deterministic)
+        try:
+            with freed_memory_kept():
+                yield from with_own_torch_state(with_readable_failures(self._train(device)), device, deterministic)
+        except TrainingFailed as error:
+            error.checkpoint = self._loop.best_checkpoint if self._loop is not None else None
+            raise
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
         if self.spec.data.series is None:
@@ -95,5 +99,5 @@ class Trainer:
             save_states=self.save_states,
             micro_batches=self.micro_batches,
         )
-        self._states = loop.states
+        self._loop = loop
         yield from loop.run(self.resume_from)

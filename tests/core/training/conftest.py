@@ -1,5 +1,5 @@
 """One small training for the tests of this folder."""
 
-from tests.core.training.small_training import best_checkpoint, make_spec, one_thread, series, trained
+from tests.core.training.small_training import best_checkpoint, make_spec, one_thread, series, short, trained
 
-__all__ = ["best_checkpoint", "make_spec", "one_thread", "series", "trained"]
+__all__ = ["best_checkpoint", "make_spec", "one_thread", "series", "short", "trained"]

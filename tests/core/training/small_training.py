@@ -50,6 +50,12 @@ def series() -> Table:
 
 
 @pytest.fixture(scope="session")
+def short(series: Table) -> Table:
+    """Its first 110 steps."""
+    return Table(series.times[:110], series.values[:110].copy(), series.columns, series.frequency)
+
+
+@pytest.fixture(scope="session")
 def make_spec(series: Table) -> MakeSpec:
     """Build the resolved spec of a quick training; keyword arguments replace fields of its four parts."""
 

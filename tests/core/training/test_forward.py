@@ -14,7 +14,7 @@ from pals_core.data.windows import make_windows
 from pals_core.spec import MODEL_SPECS, Precision, Spec
 from pals_core.training import forward
 from pals_core.training.events import Finished, MaskUpdate, Started
-from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
+from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic, multiplies_bf16
 from pals_core.training.trainer import Trainer
 from pals_core.training.validation import all_windows, mean_squared_error
 
@@ -49,15 +49,70 @@ def test_bfloat16_is_chosen_where_the_hardware_multiplies_in_it_and_the_model_is
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "triton", "compiled"),
+    ("asked", "device", "possible", "compiled"),
     [("auto", GPU, True, True), ("auto", GPU, False, False), ("auto", CPU, True, False), ("off", GPU, True, False)],
 )
-def test_only_a_gpu_with_triton_compiles(
-    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, asked: str, device: torch.device, triton: bool, compiled: bool
+def test_only_a_gpu_compiles_and_only_where_it_can(
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    device: torch.device,
+    possible: bool,
+    compiled: bool,
 ) -> None:
     monkeypatch.setattr(forward, "multiplies_bf16", lambda device: True)
-    monkeypatch.setattr(forward, "_has_triton", lambda: triton)
+    monkeypatch.setattr(forward, "_can_compile", lambda: possible)
     assert choose_arithmetic(make_spec(training={"compile": asked}), device).compiled is compiled
+
+
+@pytest.mark.parametrize(
+    ("triton", "programs", "cc", "possible"),
+    [
+        (True, ["gcc"], None, True),
+        (True, ["clang"], None, True),
+        (True, ["mycc"], "mycc", True),
+        (True, [], None, False),
+        (True, [], "mycc", False),
+        (False, ["gcc"], None, False),
+    ],
+)
+def test_compiling_takes_triton_and_a_c_compiler(
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    triton: bool,
+    programs: list[str],
+    cc: str | None,
+    possible: bool,
+) -> None:
+    for program in programs:
+        (tmp_path / program).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    if cc is not None:
+        monkeypatch.setenv("CC", cc)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton else None)
+    monkeypatch.setattr(forward, "multiplies_bf16", lambda device: True)
+    assert choose_arithmetic(make_spec(), GPU).compiled is possible
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "multiplies"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_a_cpu_multiplies_bfloat16_with_amx_or_avx512(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, multiplies: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    assert multiplies_bf16(CPU) is multiplies
+
+
+@pytest.mark.parametrize(("capability", "multiplies"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_multiplies_bfloat16_from_compute_capability_8_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], multiplies: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert multiplies_bf16(GPU) is multiplies
 
 
 @pytest.mark.parametrize("name", [str(spec.model_fields["name"].default) for spec in MODEL_SPECS])

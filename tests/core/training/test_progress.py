@@ -66,6 +66,16 @@ def test_the_first_loss_is_due_at_once_then_many() -> None:
     assert losses.is_due
 
 
+def test_losses_that_were_checked_still_wait_to_be_told() -> None:
+    losses = LossBuffer(rate)
+    assert losses.check() == ()
+    losses.add(1, torch.tensor(1.0))
+    losses.add(2, torch.tensor(2.0))
+    assert losses.check() == (1.0, 2.0)
+    assert losses.flush() == (1.0, 2.0)
+    assert losses.check() == ()
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_the_first_loss_that_is_no_number_is_named_by_its_step(bad: float) -> None:
     losses = LossBuffer(rate)

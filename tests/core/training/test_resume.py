@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
@@ -42,11 +41,6 @@ EPOCHS, STEPS_PER_EPOCH = 3, 3
 
 def name_of(spec: type[FrozenSpec]) -> str:
     return str(spec.model_fields["name"].default)
-
-
-@pytest.fixture(scope="module")
-def short(series: Table) -> Table:
-    return Table(series.times[:110], series.values[:110].copy(), series.columns, series.frequency)
 
 
 @pytest.fixture
@@ -379,84 +373,3 @@ def test_a_state_that_was_asked_for_comes_after_the_step_in_progress(
         if isinstance(event, StateSaved):
             steps.append(event.step)
     assert steps == [3, 4, 6, 9]
-
-
-@pytest.fixture(scope="module")
-def state_bytes(short: Table, make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[Spec, bytes]:
-    folder = tmp_path_factory.mktemp("states")
-    spec = make_spec(model="dlinear", training={"epochs": 2, "batch_size": 20})
-    for event in Trainer(spec, short, folder).run():
-        if isinstance(event, StateSaved):
-            return spec, Path(event.path).read_bytes()
-    raise AssertionError("no state was saved")
-
-
-@pytest.mark.parametrize(
-    ("training", "part"), [({"seed": 4}, "training"), ({"epochs": 3}, "training"), ({"device": "auto"}, "training")]
-)
-def test_a_state_of_another_spec_is_refused(
-    short: Table,
-    state_bytes: tuple[Spec, bytes],
-    write: Callable[..., Path],
-    tmp_path: Path,
-    training: dict[str, Any],
-    part: str,
-) -> None:
-    spec, content = state_bytes
-    other = spec.model_copy(update={"training": spec.training.model_copy(update=training)})
-    state = write(content, "state.safetensors")
-    with pytest.raises(InvalidCheckpoint, match=f"another spec: {part} differ"):
-        next(Trainer(other, short, tmp_path, resume_from=state).run())
-
-
-def test_a_state_of_another_table_is_refused(
-    short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
-) -> None:
-    spec, content = state_bytes
-    other = Table(short.times, short.values.copy(), short.columns, short.frequency)
-    other.values[0, 0] += 1e-9
-    with pytest.raises(InvalidCheckpoint, match="another table"):
-        next(Trainer(spec, other, tmp_path, resume_from=write(content, "state.safetensors")).run())
-
-
-def test_a_torn_or_flipped_file_is_refused(
-    short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
-) -> None:
-    spec, content = state_bytes
-    choose = random.Random(1)
-    damaged = [content[: choose.randrange(len(content))] for _ in range(15)]
-    for _ in range(40):
-        flipped = bytearray(content)
-        flipped[choose.randrange(len(content))] ^= 1 << choose.randrange(8)
-        damaged.append(bytes(flipped))
-    for bad in damaged:
-        with pytest.raises(InvalidCheckpoint):
-            next(Trainer(spec, short, tmp_path, resume_from=write(bad, "state.safetensors")).run())
-
-
-def test_a_checkpoint_is_no_state(
-    short: Table, state_bytes: tuple[Spec, bytes], best_checkpoint: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InvalidCheckpoint, match="not written by this program"):
-        next(Trainer(state_bytes[0], short, tmp_path, resume_from=best_checkpoint).run())
-
-
-def test_a_state_of_another_network_is_refused_although_its_digest_is_right(
-    short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
-) -> None:
-    spec, content = state_bytes
-    state = write(content, "state.safetensors")
-    with open_tensors(state, STATE_KEY) as file:
-        text, tensors = file.text, file.read_all()
-    del tensors["weight/trend.bias"]
-    write_tensors(state, STATE_KEY, text, tensors)
-    with pytest.raises(InvalidCheckpoint, match="does not fit"):
-        next(Trainer(spec, short, tmp_path, resume_from=state).run())
-    save_file(tensors, state, metadata={STATE_KEY: text})
-    with pytest.raises(InvalidCheckpoint, match="no digest"):
-        next(Trainer(spec, short, tmp_path, resume_from=state).run())
-
-
-def test_a_missing_state_is_a_missing_file(short: Table, state_bytes: tuple[Spec, bytes], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        next(Trainer(state_bytes[0], short, tmp_path, resume_from=tmp_path / "state.safetensors").run())

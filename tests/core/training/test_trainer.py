@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from pals_core.checkpoint.file import read_checkpoint
 from pals_core.data.table import Table
+from pals_core.data.windows import Batch
 from pals_core.errors import ErrorCode, InvalidSpec, TrainingFailed
 from pals_core.sparsity.decision import Move
 from pals_core.spec import Spec
+from pals_core.training import loop, progress
 from pals_core.training.events import (
     TRAINING_EVENT,
     CheckpointSaved,
@@ -21,8 +25,11 @@ from pals_core.training.events import (
     Message,
     Progress,
     Started,
+    StateSaved,
     TrainingEvent,
 )
+from pals_core.training.forward import ForwardPass
+from pals_core.training.gradient import backpropagate
 from pals_core.training.trainer import Trainer
 
 MakeSpec = Callable[..., Spec]
@@ -240,6 +247,104 @@ def test_a_loss_beyond_numbers_is_a_failure_that_says_where(
     with pytest.raises(TrainingFailed, match=f"the {which} loss became .* at step [0-9]+") as caught:
         list(Trainer(spec, huge, tmp_path).run())
     assert caught.value.code is ErrorCode.DIVERGED
+
+
+def test_a_training_loss_that_is_no_number_is_named_before_a_decision_is_measured(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+
+    def spoilt(forward: ForwardPass, batch: Batch, parts: int) -> Tensor:
+        nonlocal steps
+        steps += 1
+        loss = backpropagate(forward, batch, parts)
+        if steps == 3:
+            for parameter in forward.model.parameters():
+                parameter.grad = torch.full_like(parameter, math.nan)
+        return loss
+
+    monkeypatch.setattr(loop, "backpropagate", spoilt)
+    monkeypatch.setattr(progress, "FLUSH_SECONDS", math.inf)
+    spec = make_spec(method={"name": "pals", "update_interval": 5})
+    with pytest.raises(TrainingFailed, match=r"the training loss became nan at step 4, at a learning rate of 0\.001"):
+        list(Trainer(spec, series, tmp_path).run())
+
+
+def test_a_failure_after_a_resumption_has_the_best_checkpoint_of_before(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(training={"epochs": 2})
+    for event in Trainer(spec, series, tmp_path).run():
+        if isinstance(event, StateSaved):
+            break
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    monkeypatch.setattr(loop, "backpropagate", lambda forward, batch, parts: torch.tensor(math.nan))
+    with pytest.raises(TrainingFailed) as caught:
+        list(Trainer(spec, series, folder, resume_from=Path(event.path)).run())
+    assert caught.value.checkpoint == folder / "epoch-001.pals.safetensors"
+    assert read_checkpoint(caught.value.checkpoint).header.epoch == 1
+
+
+def test_a_failure_before_the_first_epochs_end_has_no_checkpoint(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "backpropagate", lambda forward, batch, parts: torch.tensor(math.nan))
+    with pytest.raises(TrainingFailed) as caught:
+        list(Trainer(make_spec(), series, tmp_path).run())
+    assert caught.value.checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "treatment"),
+    [
+        ("interpolate", "filled by linear interpolation within each part of the split"),
+        ("ffill", "filled with the last known value within each part of the split"),
+        ("mask", "left out of loss and errors, and read as the column's mean"),
+    ],
+)
+def test_missing_values_and_constant_columns_are_told_of_once(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, policy: str, treatment: str
+) -> None:
+    values = series.values.copy()
+    values[[3, 4, 200], 0] = math.nan
+    values[:182, 2] = 7.5  # the training part; what comes after changes
+    table = Table(series.times, values, series.columns, series.frequency)
+    spec = make_spec(table, model={"name": "dlinear"}, data={"missing": policy})
+
+    events = list(Trainer(spec, table, tmp_path).run())
+
+    assert [event for event in events if isinstance(event, Message)] == [
+        Message(message=f"missing values are {treatment}: 'calm' 3 of 260"),
+        Message(
+            level="warning",
+            message="nothing can be learnt of columns that never change in the training part; they are not scaled, "
+            "only shifted to 0: 'noise' is 7.5",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("method", ["pals", "gmp", "rigl", "dense"])
+def test_average_density_is_the_mean_over_the_steps(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    fields = {"name": method} | ({} if method == "dense" else {"update_interval": 2})
+    sparsity, sparsity_after = 0.0, {}
+    steps = 0
+    for event in Trainer(make_spec(method=fields), series, tmp_path).run():
+        if isinstance(event, Started):
+            sparsity, steps = event.sparsity, event.total_steps
+        elif isinstance(event, MaskUpdate):
+            sparsity_after[event.step] = event.sparsity
+        elif isinstance(event, Finished):
+            finished = event
+    densities = []
+    for step in range(1, steps + 1):
+        densities.append(1 - sparsity)
+        sparsity = sparsity_after.get(step, sparsity)
+    assert not finished.stopped_early
+    assert finished.result.average_density == pytest.approx(sum(densities) / steps, rel=1e-9)
+    assert (min(densities) < max(densities)) is (method in ("pals", "gmp"))
 
 
 def test_a_batch_larger_than_the_training_part_is_refused(series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""What becomes of missing values and constant columns before a training, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pals_core.data.split import Parts
+from pals_core.spec import MissingPolicy
+
+MOST_NAMED = 5  # columns that a sentence names
+
+_OF_MISSING = {
+    MissingPolicy.INTERPOLATE: "filled by linear interpolation within each part of the split",
+    MissingPolicy.FFILL: "filled with the last known value within each part of the split",
+    MissingPolicy.MASK: "left out of loss and errors, and read as the column's mean",
+}
+
+
+@dataclass(frozen=True)
+class TreatedColumn:
+    """How many of a column's values are missing, and its value where that never changes in the training part."""
+
+    rows: int
+    missing: int
+    constant: float | None
+
+
+def treated_columns(
+    columns: tuple[str, ...], values: npt.NDArray[np.float64], parts: Parts
+) -> Mapping[str, TreatedColumn]:
+    """Return those columns of `values`, [rows, C], NaN where missing, that a training does not take as they are."""
+    missing = np.isnan(values).sum(axis=0)
+    train = values[parts.train.start : parts.train.stop]
+    found = {}
+    for position, name in enumerate(columns):
+        known = train[~np.isnan(train[:, position]), position]
+        constant = float(known[0]) if len(known) and known.min() == known.max() else None
+        if missing[position] or constant is not None:
+            found[name] = TreatedColumn(len(values), int(missing[position]), constant)
+    return found
+
+
+def note_of_missing(treated: Mapping[str, TreatedColumn], policy: MissingPolicy) -> str | None:
+    """Return the sentence on missing values; None when there are none."""
+    gaps = [f"{name!r} {column.missing} of {column.rows}" for name, column in treated.items() if column.missing]
+    return f"missing values are {_OF_MISSING[policy]}: {_listed(gaps)}" if gaps else None
+
+
+def note_of_constants(treated: Mapping[str, TreatedColumn]) -> str | None:
+    """Return the sentence on columns that are constant in the training part; None when there are none."""
+    constants = [f"{name!r} is {column.constant:g}" for name, column in treated.items() if column.constant is not None]
+    if not constants:
+        return None
+    return (
+        f"nothing can be learnt of columns that never change in the training part; they are not scaled, "
+        f"only shifted to 0: {_listed(constants)}"
+    )
+
+
+def _listed(items: Iterable[str]) -> str:
+    every = list(items)
+    more = len(every) - MOST_NAMED
+    return ", ".join(every[:MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
