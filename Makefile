@@ -25,7 +25,7 @@ endif
 # As the service trains: threads that wait give up their core.
 BENCHMARK = OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m
 
-.PHONY: help demo serve test check acceptance accuracy speed forecast-speed forecast-latency decision-windows resume chaos reaction queue event-rate checkpoint fuzz-checkpoints lock clean
+.PHONY: help demo serve test check acceptance accuracy speed forecast-speed forecast-latency decision-windows equal-error resume chaos reaction queue event-rate checkpoint fuzz-checkpoints lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s  %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ forecast-latency: $(VENV)/.dev ## Minutes: what a caller waits for one forecast 
 
 decision-windows: $(VENV)/.dev ## Long: are decisions on a few validation windows those on all of them?
 	$(BENCHMARK) benchmarks.decision_windows $(SERIES) $(ARGS)
+
+equal-error: $(VENV)/.dev ## Long: are trainings as good as those of a plain PyTorch loop, in fp32 and in bf16?
+	$(BENCHMARK) benchmarks.equal_error $(SERIES) $(ARGS)
 
 resume: $(VENV)/.dev ## Minutes: kill and resume trainings, and compare them byte for byte with uninterrupted ones
 	$(BENCHMARK) benchmarks.resume $(ARGS)

@@ -52,6 +52,11 @@ class Contender:
     reduced: bool = False
     methods: tuple[str, ...] = METHODS
 
+    @property
+    def published_axes(self) -> bool:
+        """Whether it is a second version of a forecaster, with the axes in the published program's order."""
+        return "published_axis_order" in self.model
+
 
 _PUBLISHED_AXES: dict[str, Any] = {"published_axis_order": True}
 CONTENDERS = {

@@ -40,11 +40,11 @@ def ours(spec: Spec, table: Table, folder: Path, device: str, threads: int | Non
     update_steps: list[int] = []
     sparsity = 0.0
     began = ended = 0.0
-    steps = 0
+    steps, precision = 0, ""
     with outermost_calls_timed(times, parts_of_the_trainer()):
         for event in Trainer(spec, table, folder, device=device, threads=threads).run():
             if isinstance(event, Started):
-                began, steps = times.now(), event.total_steps
+                began, steps, precision = times.now(), event.total_steps, event.precision
                 times.seconds.clear()
             elif isinstance(event, MaskUpdate):
                 update_steps.append(event.step)
@@ -55,7 +55,7 @@ def ours(spec: Spec, table: Table, folder: Path, device: str, threads: int | Non
     # A method is asked at every step and measures at some; the last evaluation is that of the test part.
     calls["decision"] = [calls["decision"][step - 1] for step in update_steps]
     calls["evaluation"], calls["test evaluation"] = calls["evaluation"][:-1], calls["evaluation"][-1:]
-    return {"steps": steps, "seconds": ended - began, "sparsity": sparsity, "calls": calls}
+    return {"steps": steps, "seconds": ended - began, "sparsity": sparsity, "precision": precision, "calls": calls}
 
 
 def reference(spec: Spec, table: Table, folder: Path, device: str) -> dict[str, Any]:

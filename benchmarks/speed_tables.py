@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.published import SECONDS
 from benchmarks.speed_cases import JobCounts
 from benchmarks.speed_job import PUBLISHED_EXTRAS, Run, Spread, updating_epoch, whole_job
 
@@ -41,6 +42,9 @@ def summary(case: Case) -> dict[str, Any]:
     def memory(loop: str, run: Case) -> float:  # noqa: ARG001
         return float(run["peak_bytes"])
 
+    def mask_update(loop: str, run: Case) -> float:  # noqa: ARG001
+        return Run.of(run).median("mask update")
+
     ratio("times_as_fast_as_the_reference", ("reference", "pals"), ("ours", "pals"), published)
     ratio("times_as_fast_for_the_same_work", ("reference", "pals"), ("ours", "pals"), same_work)
     ratio("dense_times_as_fast_as_the_reference", ("reference", "dense"), ("ours", "dense"), same_work)
@@ -49,6 +53,8 @@ def summary(case: Case) -> dict[str, Any]:
     for loop in ("ours", "reference"):
         if updates := [Run.of(run).median("mask update") for run in _runs(case, loop, "pals")]:
             told[f"mask_update_seconds_{loop}"] = vars(Spread.of(updates))
+    if {"mask_update_seconds_ours", "mask_update_seconds_reference"} <= told.keys():
+        ratio("mask_update_to_two_sorts", ("ours", "pals"), ("reference", "pals"), mask_update)
     shares, products = [], []
     for run, machine in zip(_runs(case, "ours", "dense"), _runs(case, "floor", "dense"), strict=False):
         least = machine["flops_per_step"] / machine["gflops_per_second"] / 1e9
@@ -74,8 +80,10 @@ def markdown(report: Mapping[str, Any]) -> str:
     for name, case in report["cases"].items():
         if "summary" not in case:
             continue  # not one round of it is done
-        parts += [f"## {name}", _introduction(case), _ratios(case), _parts(case), _memory(case)]
-    return "\n\n".join(parts) + "\n"
+        has_amx = "amx_bf16" in machine["vector_units"]
+        parts += [f"## {name}", _introduction(case), _ratios(case, has_amx), _parts(case), _agreement(name, case)]
+        parts.append(_memory(case))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _runs(case: Case, loop: str, method: str) -> list[Mapping[str, Any]]:
@@ -107,18 +115,26 @@ NAMES = {
     "peak_memory_pals_to_dense": "peak memory: PALS / dense, both ours",
     "mask_update_seconds_ours": "seconds of one mask update, ours",
     "mask_update_seconds_reference": "seconds of one mask update, two sorts a tensor",
+    "mask_update_to_two_sorts": "one mask update: ours / two sorts a tensor",
     "dense_step_share_of_the_floor": "share of the floor: dense step",
     "dense_forward_and_backward_share_of_the_floor": "share of the floor: forward and backward",
 }
 
 
-def _ratios(case: Case) -> str:
-    targets = {"pals_epoch_to_dense_epoch": "at most 1.10"}
-    if case["target"] is not None:
-        targets["times_as_fast_as_the_reference"] = f"at least {case['target']}"
+def _ratios(case: Case, has_amx: bool) -> str:
+    aims = {
+        "pals_epoch_to_dense_epoch": "at most 1.10",
+        "peak_memory_pals_to_dense": "at most 1.2",
+        "mask_update_seconds_ours": "under 0.2, or at most an eighth of two sorts",
+    }
+    # Where bfloat16 has no units of its own, what is asked of fp32 is asked of it.
+    precision = _runs(case, "ours", "pals")[-1]["precision"]
+    asked = case["aims"].get(precision if precision == "fp32" or has_amx else "fp32")
+    if asked is not None:
+        aims["times_as_fast_as_the_reference"] = f"at least {asked} in {precision}"
     lines = ["| figure | measured | aimed at |", "|---|---|---|"]
     lines += [
-        f"| {NAMES[name]} | {Spread(**spread)} | {targets.get(name, '')} |" for name, spread in case["summary"].items()
+        f"| {NAMES[name]} | {Spread(**spread)} | {aims.get(name, '')} |" for name, spread in case["summary"].items()
     ]
     return "\n".join(lines)
 
@@ -143,6 +159,26 @@ def _parts(case: Case) -> str:
         lines.append(f"| {part} | {' | '.join(f'{value:.2f}' for value in values)} |")
     totals = [str(Spread.of([sum(job.values()) for job in jobs[variant]])) for variant in variants]
     lines.append(f"| **all** | {' | '.join(totals)} |")
+    return "\n".join(lines)
+
+
+def _agreement(name: str, case: Case) -> str:
+    """Return the yardstick's seconds beside those of the published program, measured on other two cores."""
+    published = SECONDS.get(name)
+    runs = [Run.of(run) for run in _runs(case, "reference", "pals")]
+    if published is None or not runs:
+        return ""
+    steps = [run.step for run in runs]
+    measured = {
+        "forward": [step["forward"] for step in steps],
+        "backward": [step["backward"] for step in steps],
+        "forward and backward": [step["forward"] + step["backward"] for step in steps],
+        "optimiser": [step["optimiser"] for step in steps],
+        "mask update": [run.median("mask update") for run in runs],
+        "validation pass": [run.median("evaluation") for run in runs],
+    }
+    lines = ["| seconds of one | published program, other two cores | the yardstick here |", "|---|---|---|"]
+    lines += [f"| {part} | {seconds:.3g} | {Spread.of(measured[part])} |" for part, seconds in published.items()]
     return "\n".join(lines)
 
 

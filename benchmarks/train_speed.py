@@ -82,7 +82,7 @@ def main() -> None:
         report["cases"][name] = {
             "spec": spec.model_dump(mode="json"),
             "job": vars(job_counts(spec, table)),
-            "target": case.target,
+            "aims": dict(case.aims),
             "runs": [],
         }
     variants = [(loop, method) for loop, method in VARIANTS if loop != "ours" or method in arguments.methods]

@@ -158,7 +158,15 @@ def runs(loop: str, method: str, factor: float) -> list[dict[str, Any]]:
     calls = {part: [factor * second for second in seconds] for part, seconds in CALLS.items()}
     if method == "dense":
         calls = {part: seconds for part, seconds in calls.items() if part not in ("decision", "mask update")}
-    facts = {"steps": 4, "epochs": 2, "sparsity": 0.1, "calls": calls, "peak_bytes_before": 2**20, "threads": 2}
+    facts = {
+        "precision": "fp32",
+        "steps": 4,
+        "epochs": 2,
+        "sparsity": 0.1,
+        "calls": calls,
+        "peak_bytes_before": 2**20,
+        "threads": 2,
+    }
     seconds = sum(map(sum, calls.values()))
     return [
         facts | {"round": number, "loop": loop, "method": method, "seconds": seconds, "peak_bytes": peak * 2**20}
@@ -176,7 +184,7 @@ def case() -> dict[str, Any]:
             "method": {"update_interval": 5},
         },
         "job": asdict(COUNTS),
-        "target": 2.0,
+        "aims": {"fp32": 2.0, "bf16": 4.0},
         "runs": [
             *({"round": number, "loop": "floor", "method": "dense"} | floor for number in range(3)),
             *runs("ours", "pals", 1.0),
@@ -196,22 +204,48 @@ def test_ratios_are_taken_within_each_round() -> None:
     assert told["dense_times_as_fast_as_the_reference"] == pytest.approx(2)
     assert told["mask_update_seconds_ours"] == 2
     assert told["mask_update_seconds_reference"] == 6
+    assert told["mask_update_to_two_sorts"] == pytest.approx(1 / 3)
     assert case()["summary"]["peak_memory_pals_to_dense"] == {"median": 1, "lowest": 1, "highest": pytest.approx(1.1)}
     assert told["dense_step_share_of_the_floor"] == pytest.approx(1 / 3.7)
     assert told["dense_forward_and_backward_share_of_the_floor"] == pytest.approx(1 / 3)
 
 
-def test_the_page_gives_targets_and_the_parts_of_each_loop() -> None:
-    machine = {"processor": "P", "vector_units": ["avx2"], "cores": 2, "gpu": None, "torch": "2", "python": "3"}
+def page_of(told: dict[str, Any], *vector_units: str) -> str:
+    machine = {"processor": "P", "vector_units": vector_units, "cores": 2, "gpu": None, "torch": "2", "python": "3"}
     report = {"date": "2021-01-01", "commit": "abc", "machine": machine, "device": "cpu", "training": {"seed": 1}}
-    page = markdown(report | {"rounds": 3, "steps": 4, "cases": {"illness": case()}})
+    return markdown(report | {"rounds": 3, "steps": 4, "cases": {"illness": told}})
+
+
+@pytest.mark.parametrize(
+    ("precision", "vector_units", "aim"),
+    [
+        ("fp32", ["avx2"], "2.0 in fp32"),
+        ("fp32", ["avx512f", "amx_bf16"], "2.0 in fp32"),
+        ("bf16", ["avx512f", "avx512_bf16"], "2.0 in bf16"),
+        ("bf16", ["avx512f", "amx_bf16"], "4.0 in bf16"),
+    ],
+)
+def test_more_is_asked_of_bfloat16_where_it_has_units_of_its_own(
+    precision: str, vector_units: list[str], aim: str
+) -> None:
+    told = case()
+    for run in told["runs"]:
+        if run["loop"] == "ours":
+            run["precision"] = precision
+
+    assert f"| at least {aim} |" in page_of(told, *vector_units)
+
+
+def test_the_page_gives_aims_and_the_parts_of_each_loop() -> None:
+    page = page_of(case())
 
     assert "| whole PALS job: reference / ours | 3." in page
-    assert "| at least 2.0 |" in page
+    assert "| peak memory: PALS / dense, both ours | 1 (1 to 1.1) | at most 1.2 |" in page
+    assert "| mask update | 1.9 | 6 (6 to 6) |" in page
+    assert "| forward | 0.454 | 3 (3 to 3) |" in page
     assert "| an epoch with updates: PALS / dense, both ours | " in page
     assert "| seconds of the whole job | ours pals | ours dense | reference pals | reference dense |" in page
     assert "| late decisions | 0.00 | 0.00 | 60.00 | 0.00 |" in page
-    json.dumps(report)
 
 
 def test_what_was_measured_so_far_is_on_disk(tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Whether what is faster is as good: test errors of the reference loop and of our trainer in fp32 and bf16.
+
+    make equal-error SERIES=folder/of/the/series
+    make equal-error SERIES=folder ARGS='--seeds 2020 2021'
+
+Per seed, one whole job each, from the same initial weights, by the same rule and without early stopping; the best epoch
+is the one of lowest validation loss among those that are sparse enough. Batches and dropout are drawn otherwise. Two
+ways are equally good when their mean errors over the seeds differ by at most two standard errors. Runs one after the
+other; a finished seed is in the result file at once and not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks.machine import provenance
+from benchmarks.reference_loop import ReferenceLoop
+from benchmarks.speed_cases import CASES, SpeedCase, schedule_of
+from pals_core.checkpoint.tensor_file import replacing
+from pals_core.data.table import Table, read_table
+from pals_core.spec import Spec
+from pals_core.training.events import Finished
+from pals_core.training.selection import BestEpoch, goal_of
+from pals_core.training.trainer import Trainer
+
+REFERENCE = "reference"
+WAYS = (REFERENCE, "fp32", "bf16")
+SAME_WITHIN = 2  # standard errors
+
+
+def reference(spec: Spec, table: Table) -> dict[str, Any]:
+    """Train as the published program does; return what the best epoch reached."""
+    loop = ReferenceLoop(spec, table)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = loop.run(Path(folder))
+    schedule = schedule_of(spec, len(loop.train))
+    best, reached = BestEpoch(goal_of(spec.method)), {}
+    for epoch, (loss, mse) in enumerate(zip(trained.validation_losses, trained.test_losses, strict=True), start=1):
+        steps = range(1, epoch * len(loop.train) + 1)
+        updates = 0 if schedule is None else sum(map(schedule.is_update, steps))
+        sparsity = trained.sparsities[updates - 1] if updates else 0.0
+        if best.offer(epoch, loss, sparsity):
+            reached = {"mse": mse, "sparsity": sparsity, "epoch": epoch}
+    return reached
+
+
+def ours(spec: Spec, table: Table) -> dict[str, Any]:
+    """Train with pals_core's trainer; return the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        for event in Trainer(spec, table, Path(folder), save_states=False).run():
+            if isinstance(event, Finished):
+                result = event.result
+                return {"mse": result.metrics.mse, "sparsity": result.sparsity, "epoch": result.epoch}
+    raise RuntimeError("the training ended without a result")
+
+
+def spec_of(case: SpeedCase, table: Table, way: str, seed: int, epochs: int | None) -> Spec:
+    """Return the whole job of a seed, which is never stopped early."""
+    spec = case.spec(table, "pals", {"seed": seed, "precision": "fp32" if way == REFERENCE else way})
+    count = epochs or spec.training.epochs
+    return spec.model_copy(
+        update={"training": spec.training.model_copy(update={"epochs": count, "patience": count + 1})}
+    )
+
+
+def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return means with standard errors, and the differences of the ways' mean MSE in standard errors."""
+    told: dict[str, Any] = {}
+    for way in WAYS:
+        told[way] = {name: _mean([seed[way][name] for seed in seeds]) for name in ("mse", "sparsity")}
+    for way, other in (("fp32", REFERENCE), ("bf16", REFERENCE), ("bf16", "fp32")):
+        difference = told[way]["mse"]["mean"] - told[other]["mse"]["mean"]
+        error = math.hypot(told[way]["mse"]["standard_error"], told[other]["mse"]["standard_error"])
+        told[f"{way} less {other}"] = {
+            "mse": difference,
+            "standard_error": error,
+            "same": abs(difference) <= SAME_WITHIN * error,
+        }
+    return told
+
+
+def _mean(values: list[float]) -> dict[str, float]:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "standard_error": error}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("series", type=Path, help="folder with the series' files")
+    parser.add_argument("--case", choices=list(CASES), default="illness")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
+    parser.add_argument("--epochs", type=int, help="default: the spec's")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/equal_error_<case>.json")
+    arguments = parser.parse_args()
+    case = CASES[arguments.case]
+    output: Path = arguments.output or Path(f"benchmarks/results/equal_error_{case.name}.json")
+    table = read_table(arguments.series / case.file)
+    done: list[dict[str, Any]] = json.loads(output.read_text())["seeds"] if output.exists() else []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
+        bar = bars.add_task("trainings", total=len(WAYS) * len(arguments.seeds))
+        for seed in arguments.seeds:
+            if any(one["seed"] == seed for one in done):
+                bars.advance(bar, len(WAYS))
+                continue
+            found: dict[str, Any] = {"seed": seed}
+            for way in WAYS:
+                bars.update(bar, description=f"seed {seed}, {way}")
+                spec = spec_of(case, table, way, seed, arguments.epochs)
+                found[way] = (reference if way == REFERENCE else ours)(spec, table)
+                bars.advance(bar)
+            done.append(found)
+            report = provenance() | {"case": case.name, "summary": summary(done), "seeds": done}
+            with replacing(output) as part:
+                part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    print(json.dumps(summary(done), indent=1))
+
+
+if __name__ == "__main__":
+    main()
