@@ -13,6 +13,7 @@ from api.app import create_app
 from api.problems import STATUS_AND_TITLE
 from api.schemas.jobs import JobRequest
 from jobstore.settings import Settings
+from pals_core.spec import METHOD_SPECS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -42,6 +43,24 @@ def test_operating_lists_every_setting_with_its_default_and_meaning() -> None:
         expected.append([f"`PALS_{name.upper()}`", default, field.description])
 
     assert rows(page("docs/operating.md"), "variable") == expected
+
+
+def test_the_method_page_lists_every_field_of_a_method_with_its_default() -> None:
+    def told(default: object) -> str:
+        if default is None:
+            return "set by the epoch"
+        if isinstance(default, bool):
+            return str(default).lower()
+        return f"{default:.3g}" if isinstance(default, float) else str(default)
+
+    expected = []
+    for spec in METHOD_SPECS:
+        fields = {name: field.default for name, field in spec.model_fields.items()}
+        name = fields.pop("name")
+        if fields:
+            expected.append([f"`{name}`", ", ".join(f"`{field}` {told(value)}" for field, value in fields.items())])
+
+    assert rows(page("docs/method.md"), "method") == expected
 
 
 def test_the_api_page_lists_every_call_and_no_other() -> None:

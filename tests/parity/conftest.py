@@ -50,7 +50,8 @@ def _files_with(key: str) -> Iterator[Path]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per reference file; `model_file` takes those whose model the test module has a mapping for."""
     if "model_file" in metafunc.fixturenames:
-        files = [path for path in _files_with("config") if path.stem in metafunc.module.MODELS]
+        module = metafunc.module
+        files = [path for path in _files_with("config") if module.name_of(path) in module.MODELS]
         metafunc.parametrize("model_file", files, ids=[path.stem for path in files])
     if "windows_file" in metafunc.fixturenames:
         files = list(_files_with("seq_len,label_len,pred_len"))

@@ -143,7 +143,11 @@ MODELS: dict[str, Published] = {
         lambda _: (*_FEDFORMER, *_SEASONAL, *_STACKS),
     ),
     "PatchTST": Published(
-        lambda config: {"name": "patchtst", **_encoder_sizes(config)},
+        lambda config: {
+            "name": "patchtst",
+            **{name: config[name] for name in ("patch_len", "stride") if name in config},
+            **_encoder_sizes(config),
+        },
         lambda _: _PATCHTST,
         # The BatchNorm behind it undoes this scale but for its epsilon.
         lambda config: (f"layers.{config['e_layers'] - 1}.feed_forward_norm.weight",),
@@ -162,6 +166,11 @@ MODELS: dict[str, Published] = {
 }
 
 
+def name_of(path: Path) -> str:
+    """The model of a reference file, of which there may be several: `Transformer`, `Transformer_deep`."""
+    return path.stem.partition("_")[0]
+
+
 class Golden:
     """One reference file, its parameters and gradients under our names and in our shapes."""
 
@@ -172,7 +181,7 @@ class Golden:
         self.config: Config = json.loads(header["config"])
         self.without_gradient: list[str] = json.loads(header["parameters_without_gradient"])
         self.loss = float(header["loss_train"])
-        self.published = MODELS[path.stem]
+        self.published = MODELS[name_of(path)]
         self.inputs = [self.tensors[name] for name in ("x_enc", "x_mark_enc", "x_dec", "x_mark_dec")]
 
     def build(self) -> nn.Module:
@@ -233,8 +242,10 @@ def golden(model_file: Path) -> Golden:
 
 
 def test_every_reference_model_is_compared(reference_dir: Path) -> None:
-    apart = {"mask_updates", "windows_ETTh1", "windows_national_illness"}
-    assert {path.stem for path in reference_dir.glob("*.safetensors")} - apart == set(MODELS)
+    models = [
+        path for path in reference_dir.glob("*.safetensors") if not path.stem.startswith(("mask_updates", "windows"))
+    ]
+    assert {name_of(path) for path in models} == set(MODELS)
 
 
 def test_forecasts_are_the_published_ones(golden: Golden) -> None:
@@ -260,12 +271,13 @@ def test_gradients_are_the_published_ones(golden: Golden) -> None:
     cancelling = golden.published.cancelling(golden.config)
     parameters = dict(model.named_parameters())
     assert set(expected) == set(parameters)
+    steepest = max(gradient.abs().max().item() for gradient in expected.values())
     for name, gradient in expected.items():
         actual = parameters[name].grad
         assert actual is not None, name
         error, largest = (actual - gradient).abs().max().item(), gradient.abs().max().item()
         assert error <= 1e-5, name
         if name in cancelling:
-            assert error <= 1e-7, name
+            assert error <= 1e-6 * steepest, name
         elif largest >= 1e-7:
             assert error <= 1e-4 * largest, name
