@@ -34,7 +34,7 @@ def has_onednn() -> bool:
 
 def choose_products(device: torch.device) -> Products:
     """Return whose fp32 products are faster on this device: a rule, so that a machine always takes the same."""
-    processor: dict[str, Any] = torch.cpu.get_capabilities()
+    processor: Mapping[str, Any] = torch.cpu.get_capabilities()
     pays = str(processor.get("cpu_name")).startswith("AMD") and processor.get("avx512_f", False)
     return Products.ONEDNN if device.type == "cpu" and pays and has_onednn() else Products.TORCH
 
@@ -74,7 +74,7 @@ class _Linear(torch.autograd.Function):
         return linear_by_onednn(x, weight, bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
