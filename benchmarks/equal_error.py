@@ -5,8 +5,8 @@
 
 Per seed, one whole job each, from the same initial weights, by the same rule and without early stopping; the best epoch
 is the one of lowest validation loss among those that are sparse enough. Batches and dropout are drawn otherwise. Two
-ways are equally good when their mean errors over the seeds differ by at most two standard errors. Runs one after the
-other; a finished seed is in the result file at once and not trained again.
+ways are told apart when their mean errors over the seeds differ by more than two standard errors of the difference.
+Runs one after the other; a finished seed is in the result file at once and not trained again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pals_core.training.trainer import Trainer
 
 REFERENCE = "reference"
 WAYS = (REFERENCE, "fp32", "bf16")
-SAME_WITHIN = 2  # standard errors
+TOLD_APART = 2  # standard errors
 
 
 def reference(spec: Spec, table: Table) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         told[f"{way} less {other}"] = {
             "mse": difference,
             "standard_error": error,
-            "same": abs(difference) <= SAME_WITHIN * error,
+            "told_apart": abs(difference) > TOLD_APART * error,
         }
     return told
 
@@ -103,7 +103,13 @@ def main() -> None:
     case = CASES[arguments.case]
     output: Path = arguments.output or Path(f"benchmarks/results/equal_error_{case.name}.json")
     table = read_table(arguments.series / case.file)
-    done: list[dict[str, Any]] = json.loads(output.read_text())["seeds"] if output.exists() else []
+    what = {"case": case.name, "epochs": arguments.epochs}
+    done: list[dict[str, Any]] = []
+    if output.exists():
+        earlier = json.loads(output.read_text())
+        if {name: earlier[name] for name in what} != what:
+            parser.error(f"{output} is of other trainings; give another --output")
+        done = earlier["seeds"]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
         bar = bars.add_task("trainings", total=len(WAYS) * len(arguments.seeds))
@@ -118,7 +124,7 @@ def main() -> None:
                 found[way] = (reference if way == REFERENCE else ours)(spec, table)
                 bars.advance(bar)
             done.append(found)
-            report = provenance() | {"case": case.name, "summary": summary(done), "seeds": done}
+            report = provenance() | what | {"summary": summary(done), "seeds": done}
             with replacing(output) as part:
                 part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     print(json.dumps(summary(done), indent=1))

@@ -6,7 +6,7 @@ K known-future columns, G groups of columns that go through the network together
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -126,7 +126,7 @@ class SplitWindows:
     frequency: str
     times: pd.DatetimeIndex  # [N], of the rows of the shared tensors
     parts: tuple[Parts, ...]  # of each group, as rows of the shared tensors
-    treated: Mapping[str, TreatedColumn]  # known-future ones as well
+    treated: tuple[TreatedColumn, ...]  # known-future ones as well, of pooled series those of each
 
     def to(self, device: torch.device | str) -> SplitWindows:
         """Return the same windows with their shared tensors on `device`."""
@@ -150,7 +150,7 @@ class _Scaled(ScaledRows):
     parts: Parts
     scaler: Scaler
     future_scaler: Scaler
-    treated: Mapping[str, TreatedColumn]
+    treated: tuple[TreatedColumn, ...]
 
 
 def make_windows(
@@ -191,7 +191,7 @@ def make_windows(
         frequency=groups[0].frequency,
         times=concatenated_times(scaled),
         parts=parts,
-        treated={name: column for group in scaled for name, column in group.treated.items()},
+        treated=tuple(column for group in scaled for column in group.treated),
     )
 
 
@@ -224,8 +224,15 @@ def _scaled(group: Table, data: DataSpec, lengths: WindowLengths) -> _Scaled:
         parts=parts,
         scaler=Scaler(scaler.mean[:targets], scaler.std[:targets]),
         future_scaler=Scaler(scaler.mean[targets:], scaler.std[targets:]),
-        treated=treated_columns(group.columns, group.values[used], parts),
+        treated=treated_columns(_labels(group, data), group.values[used], parts),
     )
+
+
+def _labels(group: Table, data: DataSpec) -> list[str]:
+    """Its columns' names; pooled series have known-future columns of the same names, each its own rows of them."""
+    targets = len(group.columns) - len(data.known_future)
+    of = f" beside {group.columns[0]}" if data.pooled else ""
+    return [*group.columns[:targets], *(f"{name}{of}" for name in group.columns[targets:])]
 
 
 def stacked(

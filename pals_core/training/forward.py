@@ -52,9 +52,10 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 
 def _can_compile() -> bool:
-    # Triton comes with torch for GPUs, and calls the compiler that CC names, or gcc, or clang.
-    compilers = (os.environ.get("CC"), "gcc", "clang")
-    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, filter(None, compilers)))
+    # Triton comes with torch for GPUs, and needs the compiler that CC names, or else gcc or clang.
+    named = os.environ.get("CC")
+    compilers = [named] if named else ["gcc", "clang"]
+    return importlib.util.find_spec("triton") is not None and any(map(shutil.which, compilers))
 
 
 class ForwardPass:

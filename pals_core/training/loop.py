@@ -90,6 +90,7 @@ class TrainingLoop:
         self.validating = all_windows(self.windows.validation, device)
         goal = goal_of(spec.method)
         self.best, self.stopping = BestEpoch(goal), EarlyStopping(recipe.patience, goal)
+        self.best_checkpoint: Path | None = None  # the file of the best epoch so far, once it is written
         self.losses = LossBuffer(self._learning_rate_at)
         self.state = TrainingState(
             self.model,
@@ -130,6 +131,7 @@ class TrainingLoop:
         warnings: list[str] = []
         if resume_from is not None:
             warnings = self.states.resume(resume_from, self.state, self.checkpoints)
+            self.best_checkpoint = self.checkpoints.path(self.best.epoch) if self.best.epoch else None
         yield self._started(resumed_step=None if resume_from is None else self.state.step)
         for warning in warnings:
             yield Message(level="warning", message=warning)
@@ -147,11 +149,6 @@ class TrainingLoop:
                 + goal.advice,
             )
         yield from self._measure_best()
-
-    @property
-    def best_checkpoint(self) -> Path | None:
-        """The file of the best epoch so far, also of one before the training was resumed."""
-        return self.checkpoints.path(self.best.epoch) if self.best.epoch else None
 
     def _learning_rate_at(self, step: int) -> float:
         return learning_rate_at(step, self.spec.training, self.state.order.steps_per_epoch)
@@ -244,6 +241,8 @@ class TrainingLoop:
             is_best=is_best,
         )
         path = self.checkpoints.save(self.model, self.masks, state.epochs)
+        if is_best:
+            self.best_checkpoint = path
         yield CheckpointSaved(
             step=summary.step,
             epoch=summary.epoch,

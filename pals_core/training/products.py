@@ -3,7 +3,7 @@
 PyTorch multiplies fp32 matrices with Intel's MKL, which uses no AVX-512 on processors of other makers; oneDNN does
 (docs/decisions.md, "Products by oneDNN on AMD processors").
 
-Shapes: N rows (of any number of leading dimensions), I inputs, O outputs.
+Shapes: N rows, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def choose_products(device: torch.device) -> Products:
 def linear_by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
     """Return activation(x·weightᵀ + bias), [..., O], of [..., I], [O, I] and [O] on a CPU; it has no gradient.
 
-    A weight may have any strides, or be one that `_reorder_linear_weight` has laid out.
+    A weight may be transposed, or be one that `_reorder_linear_weight` has laid out, but not overlap itself.
     """
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")  # type: ignore[no-any-return]
 
@@ -59,7 +59,10 @@ class LinearLayersByOneDnn(TorchFunctionMode):
     ) -> Any:
         if func is F.linear and not kwargs and _is_matrix_of_fp32(args[0]):
             x, weight, *bias = args
-            return _Linear.apply(x, weight, *(bias or [None]))  # type: ignore[no-untyped-call]
+            # Rows that overlap in memory, as unfolded patches do, oneDNN cannot read.
+            rows = x.reshape(-1, x.shape[-1]).contiguous()
+            outputs = _Linear.apply(rows, weight, *(bias or [None]))  # type: ignore[no-untyped-call]
+            return outputs.view(*x.shape[:-1], len(weight))
         return func(*args, **(kwargs or {}))
 
 
@@ -68,20 +71,21 @@ def _is_matrix_of_fp32(x: Tensor) -> bool:
 
 
 class _Linear(torch.autograd.Function):
+    """Of contiguous rows, [N, I]."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return linear_by_onednn(x, weight, bias)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return linear_by_onednn(rows, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        gradient = gradients[0].reshape(-1, weight.shape[0])  # [N, O]
-        rows = x.reshape(-1, weight.shape[1])  # [N, I]
+        rows, weight = ctx.saved_tensors
+        gradient = gradients[0]  # [N, O]
+        of_rows, of_weight, of_bias = ctx.needs_input_grad
         return (
-            linear_by_onednn(gradient, weight.t(), None).view(x.shape) if of_x else None,
+            linear_by_onednn(gradient, weight.t(), None) if of_rows else None,
             linear_by_onednn(gradient.t(), rows.t(), None) if of_weight else None,
             gradient.sum(0) if of_bias else None,
         )

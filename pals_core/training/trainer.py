@@ -14,7 +14,7 @@ from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.events import TrainingEvent
 from pals_core.training.loop import TrainingLoop
-from pals_core.training.state_files import threads_of
+from pals_core.training.state_files import StateFiles, threads_of
 
 
 class Trainer:
@@ -55,12 +55,13 @@ class Trainer:
         self.state_interval_seconds = state_interval_seconds
         self.save_states = save_states
         self.micro_batches = micro_batches
-        self._loop: TrainingLoop | None = None
+        self._states: StateFiles | None = None
+        self._best_checkpoint: Path | None = None
 
     def request_state(self) -> None:
         """Ask, while an event is being looked at, for a state after the step in progress; for `save_states` alone."""
-        if self._loop is not None:
-            self._loop.states.asked_for = True
+        if self._states is not None:
+            self._states.asked_for = True
 
     def run(self) -> Iterator[TrainingEvent]:
         """Train, yielding a `Started` first and a `Finished` last; stopping the iteration stops the training.
@@ -72,11 +73,12 @@ class Trainer:
         """
         device = choose_device(self.device)
         deterministic = self.spec.training.deterministic
+        self._best_checkpoint = None
         try:
             with freed_memory_kept():
                 yield from with_own_torch_state(with_readable_failures(self._train(device)), device, deterministic)
         except TrainingFailed as error:
-            error.checkpoint = self._loop.best_checkpoint if self._loop is not None else None
+            error.checkpoint = self._best_checkpoint
             raise
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
@@ -99,5 +101,8 @@ class Trainer:
             save_states=self.save_states,
             micro_batches=self.micro_batches,
         )
-        self._loop = loop
-        yield from loop.run(self.resume_from)
+        self._states = loop.states
+        try:
+            yield from loop.run(self.resume_from)
+        finally:
+            self._best_checkpoint = loop.best_checkpoint

@@ -14,7 +14,7 @@ def seed(number: int, reference_mse: float, fp32_mse: float, bf16_mse: float) ->
     return {"seed": number} | {way: {"mse": mse, "sparsity": 0.5, "epoch": 1} for way, mse in errors.items()}
 
 
-def test_ways_are_equally_good_within_two_standard_errors() -> None:
+def test_ways_are_told_apart_by_more_than_two_standard_errors() -> None:
     told = summary([seed(1, 1.0, 1.2, 2.0), seed(2, 1.2, 1.4, 2.2), seed(3, 1.1, 1.0, 2.1)])
 
     assert told["reference"]["mse"]["mean"] == pytest.approx(1.1)
@@ -22,7 +22,7 @@ def test_ways_are_equally_good_within_two_standard_errors() -> None:
     near, far = told["fp32 less reference"], told["bf16 less reference"]
     assert near["mse"] == pytest.approx(0.1)
     assert near["standard_error"] == pytest.approx(((0.01 + 0.04) / 3) ** 0.5)
-    assert (near["same"], far["same"], told["bf16 less fp32"]["same"]) == (True, False, False)
+    assert (near["told_apart"], far["told_apart"], told["bf16 less fp32"]["told_apart"]) == (False, True, True)
     assert told["bf16"]["sparsity"]["mean"] == 0.5
 
 

@@ -17,22 +17,22 @@ def test_only_columns_with_gaps_or_without_change_in_the_training_part_are_treat
     values[:4, 2] = 3
     values[:4, 3] = [np.nan, 4, np.nan, 4]
 
-    assert treated_columns(("whole", "gap", "still", "both"), values, PARTS) == {
-        "gap": TreatedColumn(rows=8, missing=1, constant=None),
-        "still": TreatedColumn(rows=8, missing=0, constant=3.0),
-        "both": TreatedColumn(rows=8, missing=2, constant=4.0),
-    }
+    assert treated_columns(("whole", "gap", "still", "both"), values, PARTS) == (
+        TreatedColumn("gap", rows=8, missing=1, constant=None),
+        TreatedColumn("still", rows=8, missing=0, constant=3.0),
+        TreatedColumn("both", rows=8, missing=2, constant=4.0),
+    )
 
 
 def test_nothing_is_said_of_columns_that_are_taken_as_they_are() -> None:
-    assert note_of_missing({}, MissingPolicy.ERROR) is None
-    assert note_of_constants({}) is None
-    assert note_of_constants({"gap": TreatedColumn(8, 1, None)}) is None
-    assert note_of_missing({"still": TreatedColumn(8, 0, 3.0)}, MissingPolicy.ERROR) is None
+    assert note_of_missing([], MissingPolicy.ERROR) is None
+    assert note_of_constants([]) is None
+    assert note_of_constants([TreatedColumn("gap", 8, 1, None)]) is None
+    assert note_of_missing([TreatedColumn("still", 8, 0, 3.0)], MissingPolicy.ERROR) is None
 
 
 def test_of_many_columns_the_first_are_named() -> None:
-    many = {f"c{number}": TreatedColumn(900, number, 0.5) for number in range(1, 9)}
+    many = [TreatedColumn(f"c{number}", 900, number, 0.5) for number in range(1, 9)]
     assert str(note_of_missing(many, MissingPolicy.FFILL)).endswith(
         ": 'c1' 1 of 900, 'c2' 2 of 900, 'c3' 3 of 900, 'c4' 4 of 900, 'c5' 5 of 900, and 3 more"
     )

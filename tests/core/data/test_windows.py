@@ -17,6 +17,7 @@ from pals_core.data.calendar import calendar_features
 from pals_core.data.lengths import WindowLengths
 from pals_core.data.split import Part
 from pals_core.data.table import Table
+from pals_core.data.treatment import TreatedColumn
 from pals_core.data.windows import inference_batch, make_windows
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable
 from pals_core.spec import DataSpec
@@ -191,6 +192,22 @@ def ragged_table() -> Table:
 
 
 POOLED = {"series": "pooled", "input_len": 6, "label_len": 3, "horizon": 3}
+
+
+def test_known_future_columns_are_treated_beside_each_pooled_series() -> None:
+    table = ragged_table()
+    values = np.column_stack((table.values[:, :2], np.ones(200)))
+    values[50, 0] = np.nan
+    spans = (*table.spans[:2], Part(0, 200))
+    pooled = make_windows(
+        Table(table.times, values, ("a", "b", "sun"), "h", spans),
+        data_spec(**POOLED, known_future=["sun"], missing="ffill"),
+    )
+    assert pooled.treated == (
+        TreatedColumn("a", 200, 1, None),
+        TreatedColumn("sun beside a", 200, 0, 1.0),
+        TreatedColumn("sun beside b", 120, 0, 1.0),
+    )
 
 
 def test_pooled_windows_are_those_of_each_series_by_itself() -> None:

@@ -72,7 +72,7 @@ def test_only_a_gpu_compiles_and_only_where_it_can(
         (True, ["clang"], None, True),
         (True, ["mycc"], "mycc", True),
         (True, [], None, False),
-        (True, [], "mycc", False),
+        (True, ["gcc"], "mycc", False),
         (False, ["gcc"], None, False),
     ],
 )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pals_core.errors import ErrorCode, InvalidSpec, TrainingFailed
 from pals_core.sparsity.decision import Move
 from pals_core.spec import Spec
 from pals_core.training import loop, progress
+from pals_core.training.epoch_checkpoints import EpochCheckpoints
 from pals_core.training.events import (
     TRAINING_EVENT,
     CheckpointSaved,
@@ -286,6 +288,23 @@ def test_a_failure_after_a_resumption_has_the_best_checkpoint_of_before(
     assert read_checkpoint(caught.value.checkpoint).header.epoch == 1
 
 
+def test_a_checkpoint_that_could_not_be_written_is_not_told_of(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = EpochCheckpoints.save
+
+    def save_once(self: EpochCheckpoints, *network: Any) -> Path:
+        if list(tmp_path.glob("epoch-*")):
+            raise MemoryError
+        return save(self, *network)
+
+    monkeypatch.setattr(EpochCheckpoints, "save", save_once)
+    with pytest.raises(TrainingFailed) as caught:
+        list(Trainer(make_spec(), series, tmp_path).run())
+    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+    assert caught.value.checkpoint == tmp_path / "epoch-001.pals.safetensors"
+
+
 def test_a_failure_before_the_first_epochs_end_has_no_checkpoint(
     series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +319,7 @@ def test_a_failure_before_the_first_epochs_end_has_no_checkpoint(
     [
         ("interpolate", "filled by linear interpolation within each part of the split"),
         ("ffill", "filled with the last known value within each part of the split"),
-        ("mask", "left out of loss and errors, and read as the column's mean"),
+        ("mask", "read as the column's mean, and those of targets count in no loss or error"),
     ],
 )
 def test_missing_values_and_constant_columns_are_told_of_once(
