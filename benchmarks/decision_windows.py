@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from torch import Tensor
 from benchmarks.accuracy_cells import SERIES
 from benchmarks.accuracy_grid import resolved
 from benchmarks.machine import provenance
+from benchmarks.standard_error import mean_of
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
@@ -120,13 +119,8 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     for name in ("mse", "sparsity"):
         few, of_all = ([seed[way][name] for seed in seeds] for way in ("few", "all"))
         difference = [one - other for one, other in zip(few, of_all, strict=True)]
-        result[name] = {"few": _mean(few), "all": _mean(of_all), "difference": _mean(difference)}
+        result[name] = {"few": mean_of(few), "all": mean_of(of_all), "difference": mean_of(difference)}
     return result
-
-
-def _mean(values: list[float]) -> dict[str, float]:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "standard_error": error}
 
 
 def main() -> None:

@@ -14,22 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.decision_windows import train
 from benchmarks.machine import provenance
 from benchmarks.reference_loop import ReferenceLoop
 from benchmarks.speed_cases import CASES, SpeedCase, schedule_of
+from benchmarks.standard_error import mean_of
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.table import Table, read_table
 from pals_core.spec import Spec
-from pals_core.training.events import Finished
 from pals_core.training.selection import BestEpoch, goal_of
-from pals_core.training.trainer import Trainer
 
 REFERENCE = "reference"
 WAYS = (REFERENCE, "fp32", "bf16")
@@ -54,12 +53,9 @@ def reference(spec: Spec, table: Table) -> dict[str, Any]:
 
 def ours(spec: Spec, table: Table) -> dict[str, Any]:
     """Train with pals_core's trainer; return the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        for event in Trainer(spec, table, Path(folder), save_states=False).run():
-            if isinstance(event, Finished):
-                result = event.result
-                return {"mse": result.metrics.mse, "sparsity": result.sparsity, "epoch": result.epoch}
-    raise RuntimeError("the training ended without a result")
+    _, finished = train(spec, table, lambda _: None)
+    result = finished.result
+    return {"mse": result.metrics.mse, "sparsity": result.sparsity, "epoch": result.epoch}
 
 
 def spec_of(case: SpeedCase, table: Table, way: str, seed: int, epochs: int | None) -> Spec:
@@ -75,7 +71,7 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return means with standard errors, and the differences of the ways' mean MSE in standard errors."""
     told: dict[str, Any] = {}
     for way in WAYS:
-        told[way] = {name: _mean([seed[way][name] for seed in seeds]) for name in ("mse", "sparsity")}
+        told[way] = {name: mean_of([seed[way][name] for seed in seeds]) for name in ("mse", "sparsity")}
     for way, other in (("fp32", REFERENCE), ("bf16", REFERENCE), ("bf16", "fp32")):
         difference = told[way]["mse"]["mean"] - told[other]["mse"]["mean"]
         error = math.hypot(told[way]["mse"]["standard_error"], told[other]["mse"]["standard_error"])
@@ -85,11 +81,6 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
             "told_apart": abs(difference) > TOLD_APART * error,
         }
     return told
-
-
-def _mean(values: list[float]) -> dict[str, float]:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "standard_error": error}
 
 
 def main() -> None:

@@ -33,6 +33,20 @@ ZEN = {"cpu_name": "AMD EPYC 9555", "avx512_f": True}
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this PyTorch has no oneDNN for linear layers")
 
 
+@pytest.fixture
+def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """The shapes of what oneDNN has been given to multiply."""
+    shapes: list[torch.Size] = []
+    original = products.linear_by_onednn
+
+    def watched(x: Tensor, *rest: Any) -> Tensor:
+        shapes.append(x.shape)
+        return original(x, *rest)
+
+    monkeypatch.setattr(products, "linear_by_onednn", watched)
+    return shapes
+
+
 def outcome(layer: nn.Module, x: Tensor) -> list[Tensor]:
     """The output, and the gradients of input and parameters that ask for one."""
     y = layer(x)
@@ -114,15 +128,7 @@ def test_every_forecaster_has_the_same_forecasts_and_gradients(series: Table, ma
 
 
 @needs_onednn
-def test_only_fp32_matrices_are_multiplied_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    multiplied: list[torch.Size] = []
-    original = products.linear_by_onednn
-
-    def watched(x: Tensor, *rest: Any) -> Tensor:
-        multiplied.append(x.shape)
-        return original(x, *rest)
-
-    monkeypatch.setattr(products, "linear_by_onednn", watched)
+def test_only_fp32_matrices_are_multiplied_by_onednn(multiplied: list[torch.Size]) -> None:
     weight = torch.randn(4, 7)
     with LinearLayersByOneDnn():
         for x in (torch.randn(7), torch.randn(0, 7), torch.randn(3, 7, dtype=torch.float64)):
@@ -167,16 +173,8 @@ def test_onednn_is_for_single_precision(
 
 @needs_onednn
 def test_a_training_by_onednn_resumes_to_the_same_bytes_and_says_when_it_goes_on_by_another(
-    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multiplied: list[torch.Size]
 ) -> None:
-    multiplied: list[torch.Size] = []
-    original = products.linear_by_onednn
-
-    def watched(x: Tensor, *rest: Any) -> Tensor:
-        multiplied.append(x.shape)
-        return original(x, *rest)
-
-    monkeypatch.setattr(products, "linear_by_onednn", watched)
     spec = make_spec(model={"name": "transformer", "d_model": 16, "d_ff": 16, "heads": 2})
     state = tmp_path / "kept.safetensors"
 
