@@ -51,7 +51,7 @@ class MultiHeadAttention(nn.Module):
         destationarisation: Destationarisation | None = None,
     ) -> Tensor:
         if last is not None:
-            queries = queries[:, -last:]
+            queries = queries[:, -last:].contiguous()
         query, key, value = self.query(queries), self.key(keys), self.value(keys)
         scale = 1 / math.sqrt(query.shape[2] // self.heads)
         query = query * scale

@@ -40,7 +40,7 @@ class AutoCorrelation(nn.Module):
         correlation = signal((query * key.conj()).mean(dim=1), length)  # [B, L]
         weight_at = self.weight_at_delays(correlation)
         shifted = signal(value * spectrum(weight_at).conj().unsqueeze(1), length)  # Σ_d weight(d)·V(t + d)
-        return self.output(shifted.transpose(1, 2))  # type: ignore[no-any-return]
+        return self.output(shifted.transpose(1, 2).contiguous())  # type: ignore[no-any-return]
 
     def weight_at_delays(self, correlation: Tensor) -> Tensor:
         """Return the softmax of the k largest correlations at their delays, [B, L], zero elsewhere."""

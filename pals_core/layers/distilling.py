@@ -26,7 +26,7 @@ class Distilling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.elu(self.norm(self.convolution(x.transpose(1, 2))))
-        return F.max_pool1d(x, kernel_size=3, stride=2, padding=1).transpose(1, 2)
+        return F.max_pool1d(x, kernel_size=3, stride=2, padding=1).transpose(1, 2).contiguous()
 
 
 def distilled_length(length: int) -> int:

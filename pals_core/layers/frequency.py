@@ -49,7 +49,7 @@ class FourierLayout:
         """[B, h, d_k, L] to [B, L, D]."""
         if self.published_axis_order:
             return x.reshape(x.shape[0], x.shape[-1], self.d_model)
-        return x.flatten(1, 2).transpose(1, 2)
+        return x.flatten(1, 2).transpose(1, 2).contiguous()
 
     def initial_weight(self, frequencies: Tensor) -> nn.Parameter:
         """Complex [h, d_k, d_k, M], real and imaginary parts uniform in [0, 1)/D²."""

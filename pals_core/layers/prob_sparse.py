@@ -71,7 +71,7 @@ class ProbSparseAttention(nn.Module):
         if not self.published_axis_order:
             context = context.transpose(1, 2)
         merged = context.reshape(*queries.shape[:2], -1)
-        return self.output(merged if last is None else merged[:, -last:])  # type: ignore[no-any-return]
+        return self.output(merged if last is None else merged[:, -last:].contiguous())  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _most_selective(self, query: Tensor, key: Tensor) -> Tensor:
