@@ -59,9 +59,9 @@ def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
 
 def _keys_but_largest(masks: MaskSet, name: str) -> Tensor:
     keys = ascending_keys(masks.parameter(name).detach(), masks[name])
-    last = torch.iinfo(keys.dtype).max
     flat = keys.view(-1)
-    flat[torch.where(flat == last, -1, flat).argmax()] = last
+    # Keys of candidates are below 0, which is what all others have.
+    flat[torch.where(flat == 0, torch.iinfo(keys.dtype).min, flat).argmax()] = 0
     return keys
 
 
