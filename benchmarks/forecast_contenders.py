@@ -20,10 +20,10 @@ from pals_core.data.windows import Batch, make_windows
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import origins_of_test
 from pals_core.evaluation.seasonal import learn_season
-from pals_core.forecast.forecaster import LARGEST_CHANGE
+from pals_core.forecast.forecaster import fast_network
 from pals_core.forecast.typical import typical_inputs
 from pals_core.heap import give_freed_memory_back, keep_freed_memory
-from pals_core.kernels.choice import Kernels, choose_kernels
+from pals_core.kernels.choice import Kernels
 from pals_core.kernels.report import KernelReport
 
 # A call shorter than this is repeated, and the median taken.
@@ -59,11 +59,8 @@ def contender(path: Path, target: float, kernels: Kernels, batch: int) -> Conten
     dense = checkpoint.build()
     if kernels is Kernels.TORCH:
         return Contender(target, kernels, checkpoint, dense, inputs, None, 0.0)
-    assert checkpoint.header.metrics is not None
-    keep_freed_memory()
     began = time.perf_counter()
-    model = compact(checkpoint).model
-    report = choose_kernels(model, dense, inputs, kernels, LARGEST_CHANGE * checkpoint.header.metrics.mse)
+    model, report = fast_network(checkpoint, inputs, kernels)
     return Contender(target, kernels, checkpoint, model, inputs, report, time.perf_counter() - began)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from jobstore.events import EventLevel, EventType, NewEvent
 from jobstore.metrics import Point
+from pals_core.training.arithmetic import Products
 from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress, Started
 
 
@@ -102,9 +103,11 @@ class Narrator:
             self._step = self._first_step = line.resumed_step
             self._epoch = line.resumed_step // line.steps_per_epoch
         where = "" if line.resumed_step is None else f", going on after step {line.resumed_step}"
+        whose = "" if line.products is Products.TORCH else f" with products by {line.products}"
         text = (
-            f"training on {line.device} with {line.threads} threads in {line.precision}{where}: {line.total_steps} "
-            f"steps at most, {line.maskable_parameters:,} of {line.total_parameters:,} parameters can be pruned"
+            f"training on {line.device} with {line.threads} threads in {line.precision}{whose}{where}: "
+            f"{line.total_steps} steps at most, {line.maskable_parameters:,} of {line.total_parameters:,} "
+            "parameters can be pruned"
         )
         self._events.append(NewEvent(EventType.MESSAGE, text, line.model_dump(mode="json", exclude={"type"})))
 

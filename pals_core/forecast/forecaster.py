@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pals_core.checkpoint.file import Checkpoint, read_checkpoint
 from pals_core.checkpoint.header import CheckpointHeader
@@ -256,13 +256,21 @@ def load_forecaster(
     checkpoint = read_checkpoint(Path(path))
     if choice is Kernels.TORCH:
         return Forecaster(checkpoint)
-    header = checkpoint.header
-    mse = 1.0 if header.metrics is None else header.metrics.mse
-    inputs = typical_inputs(checkpoint, min(len(header.groups), MAX_BATCH) if batch_size is None else batch_size)
+    size = min(len(checkpoint.header.groups), MAX_BATCH) if batch_size is None else batch_size
+    model, report = fast_network(checkpoint, typical_inputs(checkpoint, size), choice)
+    return Forecaster(checkpoint, model, report)
+
+
+def fast_network(checkpoint: Checkpoint, inputs: Sequence[Tensor], kernels: Kernels) -> tuple[nn.Module, KernelReport]:
+    """Return a checkpoint's network with the kernels that `load_forecaster` chooses for `inputs`, and which they are.
+
+    The process keeps freed memory from then on.
+    """
+    metrics = checkpoint.header.metrics
     model = compact(checkpoint).model
     keep_freed_memory()
-    report = choose_kernels(model, checkpoint.build(), inputs, choice, LARGEST_CHANGE * mse)
-    return Forecaster(checkpoint, model, report)
+    mse = 1.0 if metrics is None else metrics.mse
+    return model, choose_kernels(model, checkpoint.build(), inputs, kernels, LARGEST_CHANGE * mse)
 
 
 def _finite(forecast: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

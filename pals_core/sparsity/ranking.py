@@ -87,7 +87,9 @@ def _places(marks: Tensor) -> Tensor:
     """Return where `marks` are set, counted through all axes."""
     flat = marks.flatten()
     # Of few marks numpy finds the places in a fraction of torch's time.
-    return torch.from_numpy(np.flatnonzero(flat.numpy())) if flat.device.type == "cpu" else flat.nonzero().flatten()
+    if flat.device.type != "cpu":
+        return flat.nonzero().flatten()
+    return torch.from_numpy(np.flatnonzero(flat.numpy()))
 
 
 def _bits(values: Tensor) -> Tensor:
@@ -98,4 +100,4 @@ def _bits(values: Tensor) -> Tensor:
 
 def _upper(keys: Tensor) -> Tensor:
     """Return the upper bits as numbers from 0 on."""
-    return (keys >> (torch.iinfo(keys.dtype).bits - _UPPER_BITS)) + 2 ** (_UPPER_BITS - 1)
+    return (keys >> (torch.iinfo(keys.dtype).bits - _UPPER_BITS)).add_(2 ** (_UPPER_BITS - 1))

@@ -18,7 +18,8 @@ from pals_core.errors import InvalidCheckpoint, InvalidTable, Problem
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import origins_of_test
 from pals_core.evaluation.seasonal import learn_season
-from pals_core.training.forward import Arithmetic, ForwardPass
+from pals_core.training.arithmetic import Arithmetic
+from pals_core.training.forward import ForwardPass
 
 DENSE_KEY = "pals_dense"
 _CPU = torch.device("cpu")

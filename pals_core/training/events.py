@@ -10,6 +10,7 @@ from pals_core.checkpoint.header import Metrics as Metrics
 from pals_core.checkpoint.header import OriginalMetrics as OriginalMetrics
 from pals_core.sparsity.decision import Move as Move
 from pals_core.spec import Precision
+from pals_core.training.arithmetic import Products
 
 
 class Event(BaseModel):
@@ -26,6 +27,7 @@ class Started(Event):
     device: str
     threads: int
     precision: Precision = Field(description="Of matrix products: fp32 or bf16.")
+    products: Products = Field(description="Whose fp32 products linear layers use: PyTorch's own or oneDNN's.")
     compiled: bool
     total_parameters: int
     maskable_parameters: int

@@ -6,26 +6,17 @@ import importlib.util
 import os
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pals_core.data.windows import Batch
 from pals_core.spec import Compilation, EncoderSpec, Precision, Spec
-from pals_core.training.products import LinearLayersByOneDnn, Products, choose_products
+from pals_core.training.arithmetic import Arithmetic, Products
+from pals_core.training.products import LinearLayersByOneDnn, choose_products
 
 # From this width on, what bfloat16 saves in matrix products exceeds the cost of rounding (docs/benchmarks.md).
 NARROWEST_IN_BF16 = 64
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """How matrix products are computed; part of what a training's result depends on."""
-
-    precision: Precision = Precision.FP32  # never auto
-    compiled: bool = False
-    products: Products = Products.TORCH  # of linear layers in fp32
 
 
 def choose_arithmetic(spec: Spec, device: torch.device) -> Arithmetic:

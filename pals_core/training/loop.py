@@ -22,6 +22,7 @@ from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import Decision, MaskChange
 from pals_core.sparsity.registry import build_method
 from pals_core.spec import DataSpec, PalsMethodSpec, Spec
+from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.batch_order import BatchOrder
 from pals_core.training.epoch_checkpoints import EpochCheckpoints, series_ends
 from pals_core.training.events import (
@@ -35,7 +36,7 @@ from pals_core.training.events import (
     Started,
     TrainingEvent,
 )
-from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
+from pals_core.training.forward import ForwardPass, choose_arithmetic
 from pals_core.training.gradient import backpropagate
 from pals_core.training.learning_rate import learning_rate_at
 from pals_core.training.optimization import clip_gradients, make_optimizer
@@ -161,6 +162,7 @@ class TrainingLoop:
             device=str(self.device),
             threads=torch.get_num_threads(),
             precision=self.state.arithmetic.precision,
+            products=self.state.arithmetic.products,
             compiled=self.state.arithmetic.compiled,
             total_parameters=self.masks.total_parameters,
             maskable_parameters=self.masks.maskable_parameters,

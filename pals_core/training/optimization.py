@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,13 +14,15 @@ WEIGHT_DECAY = 0.01
 
 
 def make_optimizer(model: nn.Module, recipe: TrainingSpec) -> torch.optim.Optimizer:
-    """Return Adam (arXiv 1412.6980) or AdamW (arXiv 1711.05101) over all parameters, in their order."""
+    """Return Adam (arXiv 1412.6980) or AdamW (arXiv 1711.05101) over all parameters."""
     # The fused step knows no complex weights, which Fourier blocks have.
-    fused = not any(parameter.is_complex() for parameter in model.parameters())
+    groups: list[dict[str, Any]] = [{"params": [weight for weight in model.parameters() if not weight.is_complex()]}]
+    if of_complex := [weight for weight in model.parameters() if weight.is_complex()]:
+        groups.append({"params": of_complex, "fused": False})
     if recipe.optimizer is Optimizer.ADAM:
-        return torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=fused)
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
     decay = WEIGHT_DECAY if recipe.weight_decay is None else recipe.weight_decay
-    return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=decay, fused=fused)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=decay, fused=True)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ Shapes: N rows, I inputs, O outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -18,12 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-
-class Products(StrEnum):
-    """Whose fp32 products a training's linear layers use."""
-
-    TORCH = "torch"  # PyTorch's own
-    ONEDNN = "onednn"
+from pals_core.training.arithmetic import Products
 
 
 def has_onednn() -> bool:

@@ -17,9 +17,9 @@ from pals_core.checkpoint.values import active_values
 from pals_core.sparsity.decision import Move
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import SparsityMethod
+from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.batch_order import BatchOrder
 from pals_core.training.device import random_state, set_random_state
-from pals_core.training.forward import Arithmetic
 from pals_core.training.progress import LossBuffer
 from pals_core.training.selection import BestEpoch, EarlyStopping
 
@@ -133,7 +133,10 @@ class TrainingState:
 
     def _load_optimizer(self, masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
         state: dict[int, dict[str, Tensor]] = {}
-        for position, (name, parameter) in enumerate(self.model.named_parameters()):
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        in_order = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        for position, parameter in enumerate(in_order):
+            name = names[parameter]
             for key, value in _under(f"optimizer/{name}/", tensors).items():
                 moment = value
                 if name in masks and value.ndim:

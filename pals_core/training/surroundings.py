@@ -12,8 +12,7 @@ from pydantic import Field
 
 from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.spec import Precision, Spec
-from pals_core.training.forward import Arithmetic
-from pals_core.training.products import Products
+from pals_core.training.arithmetic import Arithmetic, Products
 
 
 class Surroundings(HeaderPart):

@@ -27,7 +27,8 @@ from pals_core.sparsity.exchange import exchange
 from pals_core.sparsity.growth import GradientScores
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import Spec
-from pals_core.training.forward import Arithmetic, ForwardPass
+from pals_core.training.arithmetic import Arithmetic
+from pals_core.training.forward import ForwardPass
 from pals_core.training.validation import all_windows, mean_squared_error
 
 FEATURES = 3  # of daily data

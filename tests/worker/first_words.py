@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pals_core.spec import Precision
+from pals_core.training.arithmetic import Products
 from pals_core.training.events import Started
 
 STARTED = Started(
@@ -12,6 +13,7 @@ STARTED = Started(
     device="cpu",
     threads=1,
     precision=Precision.FP32,
+    products=Products.TORCH,
     compiled=False,
     total_parameters=110,
     maskable_parameters=100,

@@ -9,9 +9,25 @@ import pytest
 from jobstore.events import EventLevel, EventType
 from jobstore.metrics import Point
 from pals_core.sparsity.decision import Move
+from pals_core.training.arithmetic import Products
 from pals_core.training.events import EpochEnd, MaskUpdate, Message, Progress
 from tests.worker.first_words import STARTED
 from worker.narrate import Narrator
+
+
+@pytest.mark.parametrize(
+    ("products", "words"),
+    [
+        (Products.TORCH, "training on cpu with 1 threads in fp32: 20 steps at most"),
+        (Products.ONEDNN, "training on cpu with 1 threads in fp32 with products by onednn: 20 steps at most"),
+    ],
+)
+def test_a_training_says_first_what_it_computes_with(products: Products, words: str) -> None:
+    narrator = Narrator()
+    narrator.hear(STARTED.model_copy(update={"products": products}))
+    [started], _ = narrator.take()
+    assert started.message.startswith(words)
+    assert started.data["products"] == products
 
 
 def test_losses_become_one_point_a_step_and_one_progress_event_a_report() -> None:

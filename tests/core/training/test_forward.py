@@ -13,8 +13,9 @@ from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
 from pals_core.spec import MODEL_SPECS, Precision, Spec
 from pals_core.training import forward
+from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.events import Finished, MaskUpdate, Started
-from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic, multiplies_bf16
+from pals_core.training.forward import ForwardPass, choose_arithmetic, multiplies_bf16
 from pals_core.training.trainer import Trainer
 from pals_core.training.validation import all_windows, mean_squared_error
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pals_core.data.windows import Batch
-from pals_core.training.forward import Arithmetic, ForwardPass
+from pals_core.training.arithmetic import Arithmetic
+from pals_core.training.forward import ForwardPass
 from pals_core.training.gradient import backpropagate
 
 

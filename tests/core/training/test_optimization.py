@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import TrainingSpec
@@ -21,6 +22,20 @@ def test_the_optimizer_is_the_one_asked_for(recipe: TrainingSpec, kind: type, de
     optimizer = make_optimizer(nn.Linear(2, 2), recipe)
     assert type(optimizer) is kind
     assert optimizer.param_groups[0]["weight_decay"] == decay
+
+
+def test_only_complex_weights_do_without_the_fused_step() -> None:
+    model = nn.Linear(2, 2)
+    model.block = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimizer = make_optimizer(model, TrainingSpec(learning_rate=0.5))
+    fused = {id(weight): group["fused"] for group in optimizer.param_groups for weight in group["params"]}
+    assert fused == {id(model.weight): True, id(model.bias): True, id(model.block): False}
+    for weight in model.parameters():
+        weight.grad = torch.full_like(weight, 0.1)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    optimizer.step()
+    for weight, was in zip(model.parameters(), before, strict=True):
+        assert_close(weight.detach(), was - 0.5)
 
 
 def layer_with_gradient() -> tuple[nn.Linear, MaskSet]:

@@ -18,10 +18,11 @@ from pals_core.data.windows import make_windows
 from pals_core.models.registry import build_forecaster
 from pals_core.spec import Spec
 from pals_core.training import products
+from pals_core.training.arithmetic import Arithmetic, Products
 from pals_core.training.events import Message, Started, StateSaved, TrainingEvent
-from pals_core.training.forward import Arithmetic, ForwardPass, choose_arithmetic
+from pals_core.training.forward import ForwardPass, choose_arithmetic
 from pals_core.training.gradient import backpropagate
-from pals_core.training.products import LinearLayersByOneDnn, Products, choose_products, has_onednn
+from pals_core.training.products import LinearLayersByOneDnn, choose_products, has_onednn
 from pals_core.training.trainer import Trainer
 from tests.core.training.small_training import MODEL_NAMES, small_model
 
@@ -200,5 +201,6 @@ def test_a_training_by_onednn_resumes_to_the_same_bytes_and_says_when_it_goes_on
     started = other_events[0]
     assert isinstance(started, Started)
     assert not started.reproducible
+    assert started.products is Products.TORCH
     said = [event.message for event in other_events if isinstance(event, Message)]
     assert any("resumed with products torch after products onednn" in message for message in said)

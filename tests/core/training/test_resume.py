@@ -16,6 +16,7 @@ from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
 from pals_core.training import loop
+from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.events import (
     CheckpointSaved,
     EpochEnd,
@@ -27,7 +28,6 @@ from pals_core.training.events import (
     StateSaved,
     TrainingEvent,
 )
-from pals_core.training.forward import Arithmetic
 from pals_core.training.state_files import STATE_KEY
 from pals_core.training.surroundings import Surroundings
 from pals_core.training.trainer import Trainer

@@ -9,7 +9,8 @@ from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.data.windows import SplitWindows, make_windows
 from pals_core.spec import DataSpec, SeriesMode
-from pals_core.training.forward import Arithmetic, ForwardPass
+from pals_core.training.arithmetic import Arithmetic
+from pals_core.training.forward import ForwardPass
 from pals_core.training.validation import all_windows, mean_squared_error, spread_windows
 
 CPU = torch.device("cpu")
