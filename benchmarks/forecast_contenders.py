@@ -56,9 +56,8 @@ def contender(path: Path, target: float, kernels: Kernels, batch: int) -> Conten
     """Load a checkpoint as `load_forecaster` does."""
     checkpoint = read_checkpoint(path)
     inputs = typical_inputs(checkpoint, batch)
-    dense = checkpoint.build()
     if kernels is Kernels.TORCH:
-        return Contender(target, kernels, checkpoint, dense, inputs, None, 0.0)
+        return Contender(target, kernels, checkpoint, checkpoint.build(), inputs, None, 0.0)
     began = time.perf_counter()
     model, report = fast_network(checkpoint, inputs, kernels)
     return Contender(target, kernels, checkpoint, model, inputs, report, time.perf_counter() - began)

@@ -33,8 +33,9 @@ class DataEmbedding(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, marks: Tensor) -> Tensor:
-        # Rows one after the other, here and before other wide linear layers. Where they are not, one that needs no
-        # gradient multiplies each window by a copy of its weights: evaluations in bfloat16 took half as long again.
+        # Rows one after the other, here and before other linear layers as wide as the network. Where they are not, one
+        # that needs no gradient multiplies each window by a copy of its weights: evaluations in bfloat16 took half as
+        # long again.
         embedded: Tensor = self.value(values.transpose(1, 2)).transpose(1, 2).contiguous()
         if self.position is not None:
             embedded = embedded + self.position

@@ -60,8 +60,8 @@ def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
 def _keys_but_largest(masks: MaskSet, name: str) -> Tensor:
     keys = ascending_keys(masks.parameter(name).detach(), masks[name])
     flat = keys.view(-1)
-    # Keys of candidates are below 0, which is what all others have.
-    flat[torch.where(flat == 0, torch.iinfo(keys.dtype).min, flat).argmax()] = 0
+    # With their sign's bit turned, the keys of candidates are magnitudes, and the others, of key 0, come below them.
+    flat[flat.bitwise_xor(torch.iinfo(keys.dtype).min).argmax()] = 0
     return keys
 
 

@@ -1,4 +1,4 @@
-"""Wide linear layers are given rows that lie one after the other, at which torch multiplies all windows at once."""
+"""Linear layers as wide as the network are given rows that lie one after the other, which torch multiplies at once."""
 
 from __future__ import annotations
 

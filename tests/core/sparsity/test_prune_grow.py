@@ -102,3 +102,12 @@ def test_pruning_the_whole_network_leaves_every_tensor_its_largest_weight() -> N
     assert masks.active == {"large": 1, "small": 1}
     prune_smallest_of_all(masks, 1)
     assert masks.active == {"large": 1, "small": 1}
+
+
+def test_pruning_the_whole_network_leaves_one_of_weights_that_are_all_zero() -> None:
+    large, zeros = torch.nn.Parameter(torch.ones(3, 3)), torch.nn.Parameter(torch.zeros(1, 4))
+    masks = MaskSet([("large", large), ("zeros", zeros)])
+    masks["zeros"] = torch.tensor([[False, True, True, True]])
+    prune_smallest_of_all(masks, 2)
+    assert masks["zeros"].tolist() == [[False, True, False, False]]
+    assert masks.active["large"] == 9
