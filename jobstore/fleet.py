@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from jobstore.tables import Worker
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Crew:
 
 
 def crews(session: Session) -> list[Crew]:
-    """The living workers, each slot with what it is doing."""
+    """The living workers, each slot with what it is doing; one that says what cannot be understood is passed over."""
     held = {(row.worker_id, row.worker_slot): row for row in session.execute(_held())}
 
     def occupation(worker: Worker, slot: Slot) -> Occupation:
@@ -60,7 +63,25 @@ def crews(session: Session) -> list[Crew]:
             progress.get("estimated_remaining_seconds"),
         )
 
-    return [Crew(worker, [occupation(worker, slot) for slot in slots_of(worker)]) for worker in alive(session)]
+    found = []
+    for worker in alive(session):
+        try:
+            slots = slots_of(worker)
+        except ValueError:
+            _warn_of(worker.id, worker.hostname)
+            continue
+        found.append(Crew(worker, [occupation(worker, slot) for slot in slots]))
+    return found
+
+
+@lru_cache(maxsize=1000)
+def _warn_of(worker_id: str, hostname: str) -> None:
+    """Say it once for each worker: they are looked at in every pass of upkeep and for every list of jobs."""
+    _log.warning(
+        "worker %s on %s is passed over: this version does not understand what it says of its slots",
+        worker_id,
+        hostname,
+    )
 
 
 @cache

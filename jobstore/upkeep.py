@@ -6,16 +6,17 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobstore.artifacts import forget, sweepable
-from jobstore.clock import IMPLAUSIBLE, shorten_implausible
+from jobstore.clock import IMPLAUSIBLE, STEADY, ClockReading, make_up_for, read_clock, shorten_implausible
 from jobstore.database import Database
 from jobstore.database import now as database_now
 from jobstore.fleet import crews
@@ -64,19 +65,23 @@ def lead(session: Session, holder: str, *, seconds: float) -> bool:
 
 
 def classes_to_ring(session: Session) -> list[DeviceClass]:
-    """Device classes with queued jobs that a living worker has a free slot for."""
+    """Device classes with queued jobs, each as often as a living worker has a free slot for one of them.
+
+    Who hears a wake-up fills one slot.
+    """
     now = database_now(session)
-    waiting = session.scalars(select(Job.device_class).where(claimable(now)).distinct()).all()
+    counts = select(Job.device_class, func.count()).where(claimable(now)).group_by(Job.device_class)
+    waiting = [(device, jobs) for device, jobs in session.execute(counts)]
     if not waiting:
         return []
-    served = {
+    free: Counter[str] = Counter(
         device
         for crew in crews(session)
         for occupied in crew.slots
         if occupied.free
         for device in occupied.slot.device_classes
-    }
-    return [DeviceClass(device) for device in waiting if device in served]
+    )
+    return [DeviceClass(device) for device, jobs in waiting for _ in range(min(jobs, free[device]))]
 
 
 class Upkeep:
@@ -95,6 +100,7 @@ class Upkeep:
         self._settings = settings
         # With the process in its name, so that people can see who leads.
         self._holder = f"{os.getpid()}-{uuid4().hex}"[:40]
+        self._clock: ClockReading | None = None  # at the pass before, whoever led
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
@@ -108,22 +114,51 @@ class Upkeep:
 
     def once(self) -> bool:
         """One pass; False when another process leads."""
+        if not self._take_back_lost():
+            return False
+        self._ring()
+        self._clear_up()
+        return True
+
+    def _take_back_lost(self) -> bool:
+        """Requeue the jobs of workers that are gone, committed before all else; False when another process leads."""
+        lease_seconds = self._settings.lease_seconds
         with self._database.write() as session:
-            if not lead(session, self._holder, seconds=max(10.0, 3 * self._settings.upkeep_seconds)):
-                return False
+            clock = read_clock(session)
+            leads = lead(session, self._holder, seconds=max(10.0, 3 * self._settings.upkeep_seconds))
+            if leads:
+                ahead = clock.ahead_since(self._clock) if self._clock is not None else timedelta()
+                if ahead > STEADY:
+                    _log.warning(
+                        "the database's clock went %.0f s ahead, or this host slept: leases are extended",
+                        ahead.total_seconds(),
+                    )
+                    make_up_for(session, ahead, now=clock.now, lease_seconds=lease_seconds)
+                shorten_implausible(
+                    session, now=clock.now, lease_seconds=lease_seconds, wait_seconds=STORAGE_PAUSE_SECONDS
+                )
+                expire_leases(session, now=clock.now, grace_seconds=self._settings.lease_grace_seconds)
+        # Only now: a pass that was not committed has made up for nothing. Who does not lead watches the clock too,
+        # because one that is set forward ends the leader's time as well.
+        self._clock = clock
+        return leads
+
+    def _ring(self) -> None:
+        with self._database.read() as session:
+            waiting = classes_to_ring(session)
+        for device_class in waiting:
+            if not self._bell.ring(device_class):
+                break  # the broker is away, and each wake-up would wait for it
+
+    def _clear_up(self) -> None:
+        """Fail what waited too long, forget what is over and remove what was given up."""
+        with self._database.write() as session:
             now = database_now(session)
-            shorten_implausible(
-                session, now=now, lease_seconds=self._settings.lease_seconds, wait_seconds=STORAGE_PAUSE_SECONDS
-            )
-            expire_leases(session, now=now, grace_seconds=self._settings.lease_grace_seconds)
             fail_overdue(session, now=now)
             forget_dead(session, now=now)
             drop_expired_states(session, now=now, hours=self._settings.state_retention_hours)
             clear_expired(session, self._settings, now=now)
             doomed = sweepable(session, now=now)
-            waiting = classes_to_ring(session)
-        for device_class in waiting:
-            self._bell.ring(device_class)
         # Last, so that a file that cannot be removed holds up nothing else.
         removed: list[str] = []
         began = time.monotonic()
@@ -139,7 +174,6 @@ class Upkeep:
         if removed:
             with self._database.write() as session:
                 forget(session, removed)
-        return True
 
     def _run(self) -> None:
         while not self._stop.wait(self._settings.upkeep_seconds):
@@ -148,3 +182,6 @@ class Upkeep:
             except (SQLAlchemyError, StorageFailed, OSError) as error:
                 # The database or the disk is away: the next pass tries again.
                 _log.warning("upkeep pass failed: %s", type(error).__name__)
+            except Exception:
+                # Whatever it is, the next process to lead would meet it as well.
+                _log.exception("upkeep pass failed")

@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import bindparam, delete, select, update
 
 from jobstore.database import now as database_now
@@ -40,6 +41,9 @@ class Slot:
     device_classes: tuple[DeviceClass, ...]
     threads: int
     gpu: str | None = None
+
+
+_SLOTS = TypeAdapter(list[Slot])
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,8 @@ def announce(session: Session, worker: WorkerIdentity) -> None:
 
 
 def slots_of(worker: Worker) -> list[Slot]:
-    """What a worker said of its slots."""
-    return [
-        Slot(
-            name=slot["name"],
-            device_classes=tuple(DeviceClass(device) for device in slot["device_classes"]),
-            threads=slot["threads"],
-            gpu=slot["gpu"],
-        )
-        for slot in worker.slots
-    ]
+    """What a worker said of its slots. Raises ValueError when it is of a version that says it otherwise."""
+    return _SLOTS.validate_python(worker.slots)
 
 
 def retire(session: Session, worker_id: str) -> None:

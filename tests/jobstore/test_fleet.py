@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import update
 
 from jobstore.fleet import Occupation, crews
 from jobstore.leases import release
 from jobstore.lifecycle import StatusReason
+from jobstore.tables import Worker
 from jobstore.workers import DeviceClass, Slot, WorkerIdentity, announce
 
 if TYPE_CHECKING:
@@ -56,3 +60,43 @@ def test_a_slot_is_free_again_when_its_job_is_given_back(store: Store) -> None:
     with store.database.read() as session:
         assert [slot.free for crew in crews(session) for slot in crew.slots] == [True]
     assert store.job(lease.job_id).worker_slot is None
+
+
+SAID = {"name": "cpu-0", "device_classes": ["cpu"], "threads": 2, "gpu": None}
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        [SAID, {**SAID, "device_classes": ["npu"]}],
+        [{"name": "cpu-0", "device_classes": ["cpu"], "gpu": None}],
+        [{**SAID, "name": ["cpu", 0]}],
+        ["cpu-0"],
+        {"cpu-0": SAID},
+    ],
+)
+def test_a_worker_that_says_what_cannot_be_understood_is_passed_over(
+    store: Store, slots: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, newer = WorkerIdentity(SLOTS, {}), WorkerIdentity(SLOTS, {}, hostname="newer")
+    with store.database.write() as session:
+        announce(session, worker)
+        announce(session, newer)
+        session.execute(update(Worker).where(Worker.id == newer.id).values(slots=slots))
+
+    for _ in range(2):
+        with store.database.read() as session:
+            assert [crew.worker.id for crew in crews(session)] == [worker.id]
+    [warning] = [record.getMessage() for record in caplog.records if record.name == "jobstore.fleet"]
+    assert f"worker {newer.id} on newer is passed over" in warning
+
+
+def test_what_a_newer_worker_says_besides_is_left_out(store: Store) -> None:
+    newer = WorkerIdentity(SLOTS[:1], {})
+    with store.database.write() as session:
+        announce(session, newer)
+        session.execute(update(Worker).values(slots=[{**SAID, "device_classes": ["cpu", "auto"], "numa_node": 1}]))
+
+    with store.database.read() as session:
+        [crew] = crews(session)
+    assert [occupied.slot for occupied in crew.slots] == [*SLOTS[:1]]

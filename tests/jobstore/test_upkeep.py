@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -27,10 +28,11 @@ class CountingBell(Bell):
 
     def __init__(self) -> None:
         self.rung: list[DeviceClass] = []
+        self.answers = True
 
     def ring(self, device_class: DeviceClass) -> bool:
         self.rung.append(device_class)
-        return True
+        return self.answers
 
 
 @pytest.fixture
@@ -58,6 +60,11 @@ def hire(store: Store, *devices: DeviceClass, slots: int = 1) -> WorkerIdentity:
 def to_ring(store: Store) -> set[DeviceClass]:
     with store.database.read() as session:
         return {*classes_to_ring(session)}
+
+
+def rings(store: Store) -> Counter[DeviceClass]:
+    with store.database.read() as session:
+        return Counter(classes_to_ring(session))
 
 
 def end_lease(store: Store, job_id: str) -> None:
@@ -167,6 +174,20 @@ def test_a_silent_worker_is_not_woken(store: Store) -> None:
     assert to_ring(store) == set()
 
 
+@pytest.mark.parametrize(("jobs", "expected"), [(1, 1), (3, 3), (5, 4)])
+def test_as_many_are_woken_as_there_are_jobs_and_free_slots(store: Store, jobs: int, expected: int) -> None:
+    busy = hire(store, DeviceClass.CPU, DeviceClass.AUTO, slots=3)
+    hire(store, DeviceClass.CPU, DeviceClass.AUTO, slots=2)
+    dataset = store.dataset()
+    store.queue(dataset=dataset)
+    assert store.claim(busy.id, slot="cpu-1") is not None
+    for _ in range(jobs):
+        store.queue(dataset=dataset)
+    store.queue(dataset=dataset, device="auto")
+
+    assert rings(store) == {DeviceClass.CPU: expected, DeviceClass.AUTO: 1}
+
+
 # --- a pass ---------------------------------------------------------------------------------------
 
 
@@ -181,6 +202,59 @@ def test_a_pass_takes_jobs_from_dead_workers_and_wakes_living_ones(
     end_lease(store, lease.job_id)
     assert upkeep.once() is True
     assert (store.job(lease.job_id).status, bell.rung) == ("queued", [DeviceClass.CPU])
+
+
+def test_all_jobs_of_a_dead_worker_are_taken_up_at_once(store: Store, upkeep: Upkeep, bell: CountingBell) -> None:
+    dataset = store.dataset()
+    leases = [store.run(dataset=dataset) for _ in range(4)]
+    hire(store, DeviceClass.CPU, slots=8)
+    for lease in leases:
+        end_lease(store, lease.job_id)
+    upkeep.once()
+
+    assert {store.job(lease.job_id).status for lease in leases} == {"queued"}
+    assert bell.rung == [DeviceClass.CPU] * 4
+
+
+def test_a_broker_that_is_away_is_asked_once_in_a_pass(store: Store, upkeep: Upkeep, bell: CountingBell) -> None:
+    bell.answers = False
+    dataset = store.dataset()
+    for _ in range(3):
+        store.queue(dataset=dataset)
+    hire(store, DeviceClass.CPU, slots=3)
+
+    assert upkeep.once() is True
+    assert bell.rung == [DeviceClass.CPU]
+
+
+def test_a_worker_of_a_newer_version_keeps_nothing_from_being_done(
+    store: Store, upkeep: Upkeep, bell: CountingBell
+) -> None:
+    newer = hire(store, DeviceClass.CPU)
+    with store.database.write() as session:
+        session.execute(update(Worker).where(Worker.id == newer.id).values(slots=[{"devices": ["npu"]}]))
+    hire(store, DeviceClass.CPU)
+    lease = store.run()
+    end_lease(store, lease.job_id)
+
+    assert upkeep.once() is True
+    assert (store.job(lease.job_id).status, bell.rung) == ("queued", [DeviceClass.CPU])
+
+
+@pytest.mark.parametrize("step", ["classes_to_ring", "fail_overdue", "forget_dead", "clear_expired", "sweepable"])
+def test_a_lost_job_is_queued_whatever_else_fails(
+    store: Store, upkeep: Upkeep, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("threads")
+
+    monkeypatch.setattr(f"jobstore.upkeep.{step}", fail)
+    lease = store.run()
+    end_lease(store, lease.job_id)
+
+    with pytest.raises(KeyError):
+        upkeep.once()
+    assert store.job(lease.job_id).status == "queued"
 
 
 def test_a_pass_fails_jobs_that_waited_too_long(store: Store, upkeep: Upkeep) -> None:
@@ -224,14 +298,20 @@ def test_a_file_that_cannot_be_removed_holds_up_nothing_else(store: Store, upkee
     assert bell.rung == [DeviceClass.CPU]
 
 
+@pytest.mark.parametrize(("failure", "traceback"), [(OSError("the disk is away"), False), (KeyError("threads"), True)])
 def test_the_thread_outlives_a_pass_that_fails(
-    store: Store, bell: CountingBell, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    bell: CountingBell,
+    failure: Exception,
+    traceback: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lease = store.run()
     end_lease(store, lease.job_id)
     hire(store, DeviceClass.CPU)
     rung = threading.Event()
-    failures = iter([OSError("the disk is away")])
+    failures = iter([failure])
 
     def ring(device_class: DeviceClass) -> bool:
         for failure in failures:
@@ -249,6 +329,8 @@ def test_the_thread_outlives_a_pass_that_fails(
     assert store.job(lease.job_id).status == "queued"
     with store.database.read() as session:
         assert session.get(Leader, "upkeep") is not None
+    [logged] = [record for record in caplog.records if "upkeep pass failed" in record.getMessage()]
+    assert (logged.exc_info is not None) == traceback
 
 
 def test_a_pass_deletes_what_is_past_its_retention(store: Store, bell: CountingBell) -> None:

@@ -8,19 +8,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from sqlalchemy import update
 
 from jobstore.checkpoints import checkpoints_of
+from jobstore.database import now
 from jobstore.events import EventType
 from jobstore.fleet import crews
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
 from jobstore.storage import ArtifactFolder
-from jobstore.tables import Artifact
+from jobstore.tables import Artifact, Job
+from jobstore.upkeep import Upkeep
+from jobstore.wakeups import Bell
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
 from pals_core.evaluation.document import Evaluation
@@ -222,6 +228,29 @@ def test_a_lost_wake_up_is_repeated_by_upkeep(stack: Stack) -> None:
     stack.start_worker()
     job_id = stack.add_job(stack.add_dataset(), ring=False)
     stack.wait_for_status(job_id, JobStatus.SUCCEEDED)
+
+
+def test_all_jobs_of_a_killed_worker_go_on_after_one_pass_of_upkeep(make_stack: Any) -> None:
+    stack: Stack = make_stack(PALS_UPKEEP_SECONDS="3600")
+    dataset_id = stack.add_dataset()
+    killed = stack.start_worker(PALS_WORKER_SLOTS="3")
+    jobs = [stack.add_job(dataset_id, training=LONG) for _ in range(3)]
+    for job_id in jobs:
+        stack.wait_for_steps(job_id)
+    stack.start_worker(PALS_WORKER_SLOTS="3")
+    killed.process.kill()
+    killed.process.wait()
+    with stack.database.write() as session:
+        session.execute(update(Job).values(lease_expires_at=now(session) - timedelta(minutes=1)))
+
+    with closing(Bell(stack.settings)) as bell:
+        artifacts = ArtifactFolder(stack.settings.resolved_artifacts_url)
+        assert Upkeep(stack.database, artifacts, bell, stack.settings).once()
+    for job_id in jobs:
+        stack.wait_for_steps(job_id, attempt=2)
+    for job_id in jobs:
+        stack.cancel(job_id)
+        stack.wait_for_status(job_id, JobStatus.CANCELLED)
 
 
 def test_two_workers_share_the_queue_and_no_job_runs_twice(stack: Stack) -> None:
