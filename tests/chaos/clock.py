@@ -26,7 +26,7 @@ def install_clock(url: str) -> None:
         connection.execute(path)
 
 
-def set_clock(url: str, seconds: float) -> None:
-    """Let the database's clock go `seconds` ahead of the true time, from one moment to the next."""
+def turn_clock(url: str, seconds: float) -> None:
+    """Let the database's clock jump `seconds` ahead of where it stands, or back when they are negative."""
     with psycopg.connect(plain(url), autocommit=True) as connection:
-        connection.execute("UPDATE chaos.jump SET seconds = %s", (seconds,))
+        connection.execute("UPDATE chaos.jump SET seconds = seconds + %s", (seconds,))

@@ -23,6 +23,7 @@ from tests.servers import postgres, redis
 from tests.servers.throwaway import ServerUnavailable
 
 LEASE_SECONDS, GRACE_SECONDS = 6.0, 1.0
+ARTIFACTS = "artifacts"  # the folder of the production stack's
 QUICK = {
     "PALS_LEASE_SECONDS": str(LEASE_SECONDS),
     "PALS_LEASE_GRACE_SECONDS": str(GRACE_SECONDS),
@@ -172,7 +173,7 @@ def production(folder: Path, *, workers: int, settings: Mapping[str, str] = QUIC
             "PALS_PORT": str(free_port()),
             "PALS_DATABASE_URL": database_url,
             "PALS_BROKER_URL": broker.url,
-            "PALS_ARTIFACTS_URL": (folder / "artifacts").as_uri(),
+            "PALS_ARTIFACTS_URL": (folder / ARTIFACTS).as_uri(),
         }
         subprocess.run(
             [*PALS, "migrate"], env={**os.environ, **environment}, check=True, timeout=60, stdout=subprocess.DEVNULL

@@ -10,17 +10,25 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from jobstore.events import events_after
 from jobstore.lifecycle import JobStatus
 from jobstore.tables import Job
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults import Fault
 from tests.chaos.load import KINDS, Posted, Users
-from tests.chaos.verdict import best_sha256, wrong_with, wrong_with_store
+from tests.chaos.losses import Exposed, Loss, causeless, exposed, losses_in, standing
+from tests.chaos.record import ALL, Record, record_of
+from tests.chaos.verdict import wrong_with, wrong_with_store
 from tests.chaos.watcher import Watcher
 from tests.eventually import eventually
 
 # The longest fault, then lease, grace and a new process for every job in turn.
 SETTLE_SECONDS = 600.0
+# For a training to begin that can be killed, or a wake-up to wait that can be lost.
+FIND_SECONDS = 5.0
+FIND_AGAIN_SECONDS = 0.05
+# What a fault held up is then through.
+AFTERMATH_SECONDS = 0.3
 
 
 @dataclass
@@ -31,6 +39,7 @@ class Struck:
     at: float
     seconds: float
     in_training: tuple[str, ...]
+    exposed: Exposed
 
 
 @dataclass
@@ -43,6 +52,7 @@ class Report:
     struck: list[Struck] = field(default_factory=list)
     jobs: dict[str, str] = field(default_factory=dict)
     attempts: int = 0
+    losses: list[Loss] = field(default_factory=list)
     wrong: dict[str, list[str]] = field(default_factory=dict)
     doubles: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -57,13 +67,13 @@ class Report:
         return Counter(self.jobs.values())
 
 
-def references(users: Users) -> dict[str, str]:
-    """The digest of each kind's checkpoint when nothing disturbs its training."""
+def references(users: Users) -> dict[str, Record]:
+    """The record of each kind when nothing disturbs its training."""
     found = {}
     for number, kind in enumerate(KINDS):
         job_id = users.post(-1 - number, kind)
         eventually(lambda job_id=job_id: users.status(job_id) is JobStatus.SUCCEEDED, f"{kind} succeeds", 120)
-        found[kind] = best_sha256(users.cluster, job_id)
+        found[kind] = record_of(users.cluster, job_id)
     return found
 
 
@@ -107,11 +117,20 @@ def run(
 
 
 def _strike(cluster: Cluster, fault: Fault, luck: random.Random, began: float) -> Struck | None:
-    in_training = tuple(cluster.trainings().values())
-    at = time.monotonic()
-    if not fault.strike(cluster, luck):
-        return None
-    return Struck(fault.name, at - began, time.monotonic() - at, in_training)
+    deadline = time.monotonic() + FIND_SECONDS
+    while time.monotonic() < deadline:
+        before = standing(cluster)
+        in_training = tuple(cluster.trainings().values())
+        at = time.monotonic()
+        if hit := fault.strike(cluster, luck):
+            seconds = time.monotonic() - at
+            standing(cluster)
+            answered = time.monotonic() - at
+            time.sleep(AFTERMATH_SECONDS)
+            may_have_cost = exposed(fault.may_lose, hit, answered, before, standing(cluster))
+            return Struck(fault.name, at - began, seconds, in_training, may_have_cost)
+        time.sleep(FIND_AGAIN_SECONDS)
+    return None
 
 
 def _settle(cluster: Cluster, users: Users, say: Callable[[str], None]) -> None:
@@ -128,11 +147,15 @@ def _settle(cluster: Cluster, users: Users, say: Callable[[str], None]) -> None:
         time.sleep(2)
 
 
-def _judge(cluster: Cluster, posted: Posted, reference: str, report: Report) -> None:
-    if wrong := list(wrong_with(cluster, posted, reference)):
-        report.wrong[posted.id] = wrong
+def _judge(cluster: Cluster, posted: Posted, reference: Record, report: Report) -> None:
+    wrong = list(wrong_with(cluster, posted, reference))
     with cluster.database.read() as session:
         job = session.get(Job, posted.id)
+        losses = list(losses_in(events_after(session, posted.id, 0, ALL)))
+    report.losses += losses
+    wrong += causeless(losses, [struck.exposed for struck in report.struck])
+    if wrong:
+        report.wrong[posted.id] = wrong
     report.jobs[posted.id] = job.status if job else "lost"
     report.attempts += job.attempt if job else 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,9 +22,10 @@ from jobstore.tables import Leader
 from jobstore.upkeep import LEADER, Upkeep
 from jobstore.wakeups import Bell, queue_name
 from jobstore.workers import DeviceClass
-from tests.chaos.clock import set_clock
+from tests.chaos.clock import turn_clock
 from tests.chaos.cluster import GRACE_SECONDS, LEASE_SECONDS, Cluster
 from tests.chaos.full_disk import can_be_filled, full_disk
+from tests.chaos.losses import MayLose
 from tests.servers.postgres import plain
 
 PAST_THE_LEASE = LEASE_SECONDS + GRACE_SECONDS + 1.5
@@ -35,15 +38,16 @@ MANY = 50
 
 @dataclass(frozen=True)
 class Fault:
-    """`strike` returns False when there was nothing to hit; `servers` says on which stacks it can happen.
+    """`strike` says whether it found something to hit, or which processes; `servers`, on which stacks it can happen.
 
     True: with PostgreSQL and Redis only; False: with the embedded ones only; None: on both.
     """
 
     name: str
     what: str
-    strike: Callable[[Cluster, random.Random], bool]
+    strike: Callable[[Cluster, random.Random], bool | frozenset[int]]
     servers: bool | None = None
+    may_lose: MayLose = MayLose.NOBODY
 
 
 def any_of(processes: list[psutil.Process], luck: random.Random) -> psutil.Process | None:
@@ -54,28 +58,40 @@ def send(process: psutil.Process | None, number: signal.Signals) -> bool:
     if process is None:
         return False
     with suppress(psutil.NoSuchProcess):
-        process.send_signal(number)
-        return True
+        if process.status() != psutil.STATUS_ZOMBIE:
+            process.send_signal(number)
+            return True
     return False
 
 
-def kill_training(cluster: Cluster, luck: random.Random) -> bool:
-    return send(any_of([*cluster.trainings()], luck), signal.SIGKILL)
+def kill(process: psutil.Process | None) -> frozenset[int]:
+    """SIGKILL; the ids of the process, its parent and its children, none when there was nothing to kill."""
+    with suppress(psutil.NoSuchProcess):
+        if process is not None:
+            kin = {process.pid, process.ppid(), *(child.pid for child in process.children())}
+            return frozenset(kin if send(process, signal.SIGKILL) else ())
+    return frozenset()
 
 
-def kill_worker(cluster: Cluster, luck: random.Random) -> bool:
-    return send(any_of(cluster.workers(), luck), signal.SIGKILL)
+def kill_training(cluster: Cluster, luck: random.Random) -> frozenset[int]:
+    return kill(any_of([*cluster.trainings()], luck))
 
 
-def kill_api(cluster: Cluster, luck: random.Random) -> bool:
-    return send(psutil.Process(cluster.parts[cluster.api].pid), signal.SIGKILL)
+def kill_worker(cluster: Cluster, luck: random.Random) -> frozenset[int]:
+    return kill(any_of(cluster.workers(), luck))
 
 
-def kill_leader(cluster: Cluster, luck: random.Random) -> bool:
+def kill_api(cluster: Cluster, luck: random.Random) -> frozenset[int]:
+    with suppress(psutil.NoSuchProcess):
+        return kill(psutil.Process(cluster.parts[cluster.api].pid))
+    return frozenset()
+
+
+def kill_leader(cluster: Cluster, luck: random.Random) -> frozenset[int]:
     with cluster.database.read() as session:
         leader = session.get(Leader, LEADER)
     pid = int(leader.holder.partition("-")[0]) if leader else 0
-    return send(next((process for process in cluster.processes() if process.pid == pid), None), signal.SIGKILL)
+    return kill(next((process for process in cluster.processes() if process.pid == pid), None))
 
 
 def stop_worker(cluster: Cluster, luck: random.Random) -> bool:
@@ -83,12 +99,11 @@ def stop_worker(cluster: Cluster, luck: random.Random) -> bool:
 
 
 @contextmanager
-def frozen(processes: list[psutil.Process]) -> Iterator[None]:
-    """SIGSTOP, and SIGCONT at the end."""
-    for process in processes:
-        send(process, signal.SIGSTOP)
+def frozen(processes: list[psutil.Process]) -> Iterator[bool]:
+    """SIGSTOP, and SIGCONT at the end; False when none of them was there any more."""
+    stopped = [send(process, signal.SIGSTOP) for process in processes]
     try:
-        yield
+        yield any(stopped)
     finally:
         for process in processes:
             send(process, signal.SIGCONT)
@@ -98,18 +113,19 @@ def freeze_supervisor(cluster: Cluster, luck: random.Random) -> bool:
     worker = any_of(cluster.workers(), luck)
     if worker is None:
         return False
-    with frozen([worker]):
+    with frozen([worker]) as stopped:
         time.sleep(PAST_THE_LEASE)
-    return True
+    return stopped
 
 
 def freeze_with_training(cluster: Cluster, luck: random.Random) -> bool:
     worker = any_of(cluster.workers(), luck)
     if worker is None:
         return False
-    with suppress(psutil.NoSuchProcess), frozen([worker, *worker.children(recursive=True)]):
+    with suppress(psutil.NoSuchProcess), frozen([worker, *worker.children(recursive=True)]) as stopped:
         time.sleep(PAST_THE_LEASE)
-    return True
+        return stopped
+    return False
 
 
 def two_leaders(cluster: Cluster, luck: random.Random) -> bool:
@@ -117,31 +133,45 @@ def two_leaders(cluster: Cluster, luck: random.Random) -> bool:
     bell = Bell(cluster.settings)
     second = Upkeep(cluster.database, cluster.artifacts, bell, cluster.settings)
     until = time.monotonic() + LEADERS_SECONDS
+    led = 0
     with closing(bell):
         while time.monotonic() < until:
             with cluster.database.read() as session:
                 leader = session.get(Leader, LEADER)
             if leader is not None:
                 second._holder = leader.holder
-            second.once()
-    return True
+                led += second.once()
+    return led > 0
 
 
 def many_wakeups(cluster: Cluster, luck: random.Random) -> bool:
     with closing(Bell(cluster.settings)) as bell:
-        for _ in range(MANY):
-            bell.ring(DeviceClass.CPU)
-    return True
+        rung = sum(bell.ring(DeviceClass.CPU) for _ in range(MANY))
+    return rung > 0
+
+
+def messages_of(cluster: Cluster) -> list[Path]:
+    """The files of the embedded broker's waiting wake-ups."""
+    return [*cluster.settings.broker_dir.glob(f"*.{queue_name(DeviceClass.CPU)}.msg")]
+
+
+def is_whole(message: Path) -> bool:
+    """False for one that was torn, or that a worker has taken meanwhile."""
+    with suppress(FileNotFoundError, ValueError):
+        json.loads(message.read_text())
+        return True
+    return False
 
 
 def lose_wakeups(cluster: Cluster, luck: random.Random) -> bool:
     if cluster.servers is not None:
         with closing(Redis.from_url(cluster.servers.redis.url)) as client:
-            client.delete(queue_name(DeviceClass.CPU))
-    else:
-        for message in cluster.settings.broker_dir.iterdir():
-            message.unlink(missing_ok=True)
-    return True
+            return bool(client.delete(queue_name(DeviceClass.CPU)))
+    lost = 0
+    for message in messages_of(cluster):
+        lost += is_whole(message)
+        message.unlink(missing_ok=True)
+    return lost > 0
 
 
 def shuffle_wakeups(cluster: Cluster, luck: random.Random) -> bool:
@@ -152,44 +182,52 @@ def shuffle_wakeups(cluster: Cluster, luck: random.Random) -> bool:
         with closing(Redis.from_url(cluster.servers.redis.url)) as client:
             queue = queue_name(DeviceClass.CPU)
             messages = client.lrange(queue, 0, -1)
-            luck.shuffle(messages)
+            shuffled = luck.sample(messages, len(messages))
             client.delete(queue)
-            for message in messages:
+            for message in shuffled:
                 client.rpush(queue, message)
-    else:
-        messages = [*cluster.settings.broker_dir.iterdir()]
-        for one, other in zip(messages, luck.sample(messages, len(messages)), strict=True):
-            with suppress(FileNotFoundError):
-                spare = one.with_suffix(".shuffled")
-                one.rename(spare)
-                other.rename(one)
-                spare.rename(other)
-    return True
+            return bool(shuffled != messages)
+    waiting = messages_of(cluster)
+    swapped = 0
+    for one, other in zip(waiting, luck.sample(waiting, len(waiting)), strict=True):
+        if one == other:
+            continue
+        with suppress(FileNotFoundError):
+            spare = one.with_suffix(".shuffled")
+            one.rename(spare)
+            other.rename(one)
+            spare.rename(other)
+            swapped += 1
+    return swapped > 0
 
 
 def tear_wakeups(cluster: Cluster, luck: random.Random) -> bool:
     with closing(Bell(cluster.settings)) as bell:
         for _ in range(MANY // 10):
             bell.ring(DeviceClass.CPU)
-    for message in cluster.settings.broker_dir.iterdir():
+    torn = 0
+    for message in messages_of(cluster):
         with suppress(FileNotFoundError):
-            os.truncate(message, luck.randrange(max(1, message.stat().st_size)))
-    return True
+            if is_whole(message):
+                os.truncate(message, luck.randrange(max(1, message.stat().st_size)))
+                torn += 1
+    return torn > 0
 
 
 def fill_disk(cluster: Cluster, luck: random.Random) -> bool:
     if not can_be_filled(cluster):
         return False
-    with full_disk(cluster):
+    with full_disk(cluster) as full:
         time.sleep(DISK_SECONDS)
-    return True
+    return full
 
 
 def empty_redis(cluster: Cluster, luck: random.Random) -> bool:
     assert cluster.servers is not None
     with closing(Redis.from_url(cluster.servers.redis.url)) as client:
+        held = client.dbsize()
         client.flushall()
-    return True
+    return bool(held)
 
 
 def restart_redis(cluster: Cluster, luck: random.Random) -> bool:
@@ -248,44 +286,66 @@ def database_away_shortly(cluster: Cluster, luck: random.Random) -> bool:
 
 def freeze_postgres(cluster: Cluster, luck: random.Random) -> bool:
     main, others = postgres_processes(cluster)
-    with frozen([main, *others]):
+    with frozen([main, *others]) as stopped:
         time.sleep(luck.uniform(1.0, PAST_THE_LEASE))
-    return True
+    return stopped
 
 
 def clock_forward(cluster: Cluster, luck: random.Random) -> bool:
     assert cluster.servers is not None
-    set_clock(cluster.servers.database_url, CLOCK_JUMP_SECONDS)
+    turn_clock(cluster.servers.database_url, CLOCK_JUMP_SECONDS)
     return True
 
 
 def clock_back(cluster: Cluster, luck: random.Random) -> bool:
     assert cluster.servers is not None
-    set_clock(cluster.servers.database_url, 0.0)
+    turn_clock(cluster.servers.database_url, -CLOCK_JUMP_SECONDS)
     return True
 
 
+KILLED, ANYBODY, IF_LONG = MayLose.WHOM_IT_KILLED, MayLose.ANYBODY, MayLose.ANYBODY_IF_LONG
 FAULTS = (
-    Fault("training killed", "SIGKILL of a training process", kill_training),
-    Fault("worker killed", "SIGKILL of a worker process", kill_worker),
-    Fault("API killed", "SIGKILL of the API's process; embedded, of API and worker", kill_api),
-    Fault("leader killed", "SIGKILL of the process that leads upkeep", kill_leader),
+    Fault("training killed", "SIGKILL of a training process", kill_training, may_lose=KILLED),
+    Fault("worker killed", "SIGKILL of a worker process", kill_worker, may_lose=KILLED),
+    Fault("API killed", "SIGKILL of the API's process; embedded, of API and worker", kill_api, may_lose=KILLED),
+    Fault("leader killed", "SIGKILL of the process that leads upkeep", kill_leader, may_lose=KILLED),
     Fault("worker stopped", "SIGTERM to a worker, which drains", stop_worker),
-    Fault("supervisor frozen", "SIGSTOP of a worker past its lease while its training goes on", freeze_supervisor),
-    Fault("worker frozen", "SIGSTOP of a worker and its training past the lease, then SIGCONT", freeze_with_training),
+    # In the middle of a transaction, it keeps others from writing as well.
+    Fault(
+        "supervisor frozen",
+        "SIGSTOP of a worker past its lease while its training goes on",
+        freeze_supervisor,
+        may_lose=ANYBODY,
+    ),
+    Fault(
+        "worker frozen",
+        "SIGSTOP of a worker and its training past the lease, then SIGCONT",
+        freeze_with_training,
+        may_lose=ANYBODY,
+    ),
     Fault("two leaders", "upkeep done twice at the same time for a second", two_leaders),
     Fault("wake-ups doubled", f"{MANY} wake-ups for nothing", many_wakeups),
     Fault("wake-ups lost", "all waiting wake-ups removed", lose_wakeups),
     Fault("wake-ups reordered", "waiting wake-ups in another order", shuffle_wakeups),
     Fault("wake-ups torn", "waiting wake-ups cut off, as if their writers had been killed", tear_wakeups, False),
-    Fault("disk full", "no byte more fits into the artifact store for three seconds", fill_disk),
+    Fault("disk full", "no byte more fits into the artifact store for three seconds", fill_disk, may_lose=ANYBODY),
     Fault("Redis emptied", "FLUSHALL", empty_redis, servers=True),
     Fault("Redis restarted", "stopped and started empty, up to two seconds later", restart_redis, servers=True),
-    Fault("PostgreSQL crashed", "SIGKILL of a server process: all connections end, recovery", crash_postgres, True),
-    Fault("database away", "connections cut and refused for 30 seconds, five leases long", database_away, True),
-    Fault("database away shortly", "connections cut and refused for up to 3 s", database_away_shortly, servers=True),
-    Fault("database silent", "all of PostgreSQL frozen for up to 8.5 s; connections hang", freeze_postgres, True),
-    Fault("clock forward", f"the database's clock jumps {CLOCK_JUMP_SECONDS:g} s ahead", clock_forward, servers=True),
+    Fault(
+        "PostgreSQL crashed",
+        "SIGKILL of a server process: all connections end, recovery",
+        crash_postgres,
+        True,
+        IF_LONG,
+    ),
+    Fault(
+        "database away", "connections cut and refused for 30 seconds, five leases long", database_away, True, IF_LONG
+    ),
+    Fault("database away shortly", "connections cut and refused for up to 3 s", database_away_shortly, True, IF_LONG),
+    Fault(
+        "database silent", "all of PostgreSQL frozen for up to 8.5 s; connections hang", freeze_postgres, True, IF_LONG
+    ),
+    Fault("clock forward", f"the database's clock jumps {CLOCK_JUMP_SECONDS:g} s ahead", clock_forward, True, ANYBODY),
     Fault("clock back", f"the database's clock jumps {CLOCK_JUMP_SECONDS:g} s back", clock_back, servers=True),
 )
 

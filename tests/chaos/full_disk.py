@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.chaos.cluster import Cluster
+from tests.chaos.cluster import ARTIFACTS, Cluster, production
 
-SIZE = "256m"
+SIZE = "64m"
 BALLAST = ".ballast"
 CHUNK = bytes(1 << 20)
 LARGEST_FILE = 512  # bytes: nothing that is worth keeping fits
@@ -26,7 +27,7 @@ def small_file_system(folder: Path) -> Iterator[bool]:
     """Mount a small file system at `folder`; False, and nothing is mounted, where that is not permitted."""
     folder.mkdir(parents=True, exist_ok=True)
     mounted = False
-    if sys.platform == "linux" and os.geteuid() == 0:
+    if sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount") is not None:
         command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
         mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
     try:
@@ -36,24 +37,31 @@ def small_file_system(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextmanager
+def production_on_small_disk(folder: Path, *, workers: int) -> Iterator[Cluster]:
+    """The production stack, its artifacts on a file system of their own where we may mount one."""
+    with small_file_system(folder / ARTIFACTS), production(folder, workers=workers) as cluster:
+        yield cluster
+
+
 def can_be_filled(cluster: Cluster) -> bool:
     """Whether this system has a way to make the disk seem full."""
     return cluster.artifacts.root.is_mount() or hasattr(resource, "prlimit")
 
 
 @contextmanager
-def full_disk(cluster: Cluster) -> Iterator[None]:
-    """Let no byte more fit into the artifact store until the block ends."""
+def full_disk(cluster: Cluster) -> Iterator[bool]:
+    """Let no byte more fit into the artifact store until the block ends; False when nobody is there to notice."""
     if cluster.artifacts.root.is_mount():
         ballast = cluster.artifacts.root / BALLAST
         try:
             fill(ballast)
-            yield
+            yield True
         finally:
             ballast.unlink(missing_ok=True)
     else:
-        with files_limited(cluster.workers()):
-            yield
+        with files_limited(cluster.workers()) as limited:
+            yield limited
 
 
 def fill(path: Path) -> None:
@@ -75,7 +83,7 @@ def _until_full() -> Iterator[None]:
 
 
 @contextmanager
-def files_limited(processes: list[psutil.Process]) -> Iterator[None]:
+def files_limited(processes: list[psutil.Process]) -> Iterator[bool]:
     """Let these processes write no file beyond a few bytes: a write then fails as on a full disk, with EFBIG."""
     before: dict[psutil.Process, tuple[int, int]] = {}
     try:
@@ -84,7 +92,7 @@ def files_limited(processes: list[psutil.Process]) -> Iterator[None]:
                 limit = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, limit[1]))
                 before[process] = limit
-        yield
+        yield bool(before)
     finally:
         for process, limit in before.items():
             # Those that it started meanwhile have the limit as well.

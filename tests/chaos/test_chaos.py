@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.cluster import embedded, production
+from tests.chaos.cluster import embedded
 from tests.chaos.experiment import run
 from tests.chaos.faults import Fault, faults_of
+from tests.chaos.full_disk import production_on_small_disk
 from tests.servers.throwaway import ServerUnavailable
 
 JOBS, WORKERS, SEED = 6, 2, 2020
@@ -24,7 +25,7 @@ def once_each(faults: list[Fault]) -> list[Fault]:
     return chosen
 
 
-@pytest.mark.parametrize("stack", [embedded, production], ids=["embedded", "production"])
+@pytest.mark.parametrize("stack", [embedded, production_on_small_disk], ids=["embedded", "production"])
 def test_every_job_ends_once_and_right_whatever_befalls_the_service(stack, tmp_path: Path) -> None:
     try:
         with stack(tmp_path, workers=WORKERS) as cluster:

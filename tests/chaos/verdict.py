@@ -9,7 +9,6 @@ from datetime import timedelta
 from sqlalchemy import select, update
 
 from jobstore.artifacts import PENDING, PUBLISHED
-from jobstore.checkpoints import checkpoints_of
 from jobstore.database import now
 from jobstore.events import EventType, events_after
 from jobstore.lifecycle import FINAL_STATUSES, JobStatus
@@ -20,6 +19,7 @@ from jobstore.upkeep import Upkeep
 from jobstore.wakeups import Bell
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import Posted
+from tests.chaos.record import ALL, Record, record_of, unlike
 
 # From PALS's description of the states: from where a job may go whither.
 MOVES = {
@@ -30,26 +30,17 @@ MOVES = {
     "cancelling": {"cancelled", "succeeded", "failed"},
     "paused": {"queued", "cancelled"},
 }
-MANY_POINTS = 1_000_000
 
 
-def best_sha256(cluster: Cluster, job_id: str) -> str:
-    """The digest of a job's best checkpoint, of the bytes in the store."""
-    with cluster.database.read() as session:
-        best = next(checkpoint for checkpoint in checkpoints_of(session, job_id) if checkpoint.is_best)
-        key = session.get_one(Artifact, best.artifact_id).key
-    return hashlib.sha256(cluster.artifacts.read(key)).hexdigest()
-
-
-def wrong_with(cluster: Cluster, posted: Posted, reference: str) -> Iterator[str]:
-    """Say what is wrong with a job that should have ended; `reference` is the digest of an undisturbed training's."""
+def wrong_with(cluster: Cluster, posted: Posted, reference: Record) -> Iterator[str]:
+    """Say what is wrong with a job that should have ended; `reference` is the record of an undisturbed training."""
     with cluster.database.read() as session:
         job = session.get(Job, posted.id)
         if job is None:
             yield "lost"
             return
-        events = list(events_after(session, job.id, 0, MANY_POINTS))
-        series = {one.name: one.steps for one in read_series(session, job.id, names=None, max_points=MANY_POINTS)}
+        events = list(events_after(session, job.id, 0, ALL))
+        series = {one.name: one.steps for one in read_series(session, job.id, names=None, max_points=ALL)}
     if job.status not in FINAL_STATUSES:
         yield f"stuck: {job.status}"
         return
@@ -65,8 +56,7 @@ def wrong_with(cluster: Cluster, posted: Posted, reference: str) -> Iterator[str
             yield f"{len(steps)} points of its loss, of {job.progress}"
         if job.reproducible is not True:
             yield "not reproducible"
-        if best_sha256(cluster, job.id) != reference:
-            yield "another checkpoint than an undisturbed training's"
+        yield from unlike(record_of(cluster, job.id), reference)
 
 
 def _wrong_in_log(job: Job, events: list[Event]) -> Iterator[str]:
