@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from jobstore.leases import Lease
 from jobstore.lifecycle import StatusReason
 from pals_core.errors import ErrorCode
 from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED
@@ -27,3 +28,9 @@ def cause_of_death(code: int) -> str:
         return STOPPED_ITSELF[code]
     hint = "; often the system's answer to a lack of memory" if -code == signal.SIGKILL else ""
     return f"was killed by {signal.Signals(-code).name}{hint}"
+
+
+def may_fit_in_parts(lease: Lease, code: ErrorCode) -> bool:
+    """Out of memory for the first time: half of each batch at a time may do."""
+    divisible = lease.spec["training"]["batch_size"] > 1
+    return code is ErrorCode.OUT_OF_MEMORY and lease.micro_batches == 1 and divisible

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -17,6 +17,11 @@ from pals_core.checkpoint.header import NetworkCost
 from pals_core.training.events import CheckpointSaved, StateSaved
 
 NewArtifact = Callable[[str], tuple[str, str]]
+Discard = Callable[[SavedState, str], None]
+
+
+class Interrupted(Exception):
+    """Raised by a beat once the attempt is over: the bytes on their way are given up."""
 
 
 def new_artifact_of(session: Session, job_id: str, kind: str) -> tuple[str, str]:
@@ -28,7 +33,8 @@ def new_artifact_of(session: Session, job_id: str, kind: str) -> tuple[str, str]
 def keep_checkpoint(saved: CheckpointSaved, artifacts: ArtifactStore, new: NewArtifact, beat: Beat) -> NewCheckpoint:
     """Store a checkpoint, with its evaluation, and remove the files. Raises StorageFailed, InvalidCheckpoint.
 
-    Here as below, `beat` is called between pieces: a slow store must not cost the lease.
+    Here as below, `beat` is called between pieces: a slow store must not cost the lease, nor keep anybody waiting who
+    wants the training to stop.
     """
     path = Path(saved.path)
     cost = read_header(path).model_dump(mode="json", include=set(NetworkCost.model_fields))
@@ -57,8 +63,23 @@ def keep_state(saved: StateSaved, artifacts: ArtifactStore, new: NewArtifact, be
     return NewState(artifact_id, blob, saved.step)
 
 
-def fetch_state(state: SavedState, artifacts: ArtifactStore, folder: Path, beat: Beat) -> Path | str:
-    """Copy a state into a training's folder; the file, or why it cannot be used. Raises StorageFailed."""
+def fetch_newest_state(
+    states: Sequence[SavedState], artifacts: ArtifactStore, folder: Path, beat: Beat, discard: Discard
+) -> tuple[SavedState, Path] | tuple[None, None]:
+    """The newest state that is whole and its file in a training's folder; newer ones are discarded.
+
+    Raises StorageFailed.
+    """
+    for state in states:
+        fetched = _fetch_state(state, artifacts, folder, beat)
+        if isinstance(fetched, Path):
+            return state, fetched
+        discard(state, fetched)
+    return None, None
+
+
+def _fetch_state(state: SavedState, artifacts: ArtifactStore, folder: Path, beat: Beat) -> Path | str:
+    """The file, or why the state cannot be used."""
     path = folder / f"state-{state.step:09}.safetensors"
     try:
         if artifacts.fetch(state.key, path, beat=beat).sha256 == state.sha256:

@@ -40,8 +40,8 @@ from jobstore.storage import ArtifactStore, BlobMissing, StorageFailed
 from pals_core.errors import ErrorCode, InvalidCheckpoint
 from pals_core.training.events import CheckpointSaved, Finished, Progress, Started, StateSaved
 from worker.child import TrainingProcess
-from worker.endings import REASONS, STOPPED_ITSELF, cause_of_death
-from worker.keep import fetch_state, keep_checkpoint, keep_state, new_artifact_of
+from worker.endings import REASONS, STOPPED_ITSELF, cause_of_death, may_fit_in_parts
+from worker.keep import Interrupted, fetch_newest_state, keep_checkpoint, keep_state, new_artifact_of
 from worker.memory import MemoryWatch, smaller_limit
 from worker.narrate import Narrator
 from worker.protocol import DiskFull, Failed, LeaseRenewed, Suspend, Suspended, Train
@@ -108,6 +108,8 @@ class Supervisor:
                 pass
         except LeaseLost:
             _log.warning("job %s: the lease is lost, its training is stopped", self._lease.job_id)
+        except Interrupted:
+            _log.info("job %s: ended while its bytes were moved", self._lease.job_id)
         except BlobMissing:
             self._end_failed(StatusReason.INTERNAL, "dataset_missing", "the bytes of the dataset are gone")
         except StorageFailed as error:
@@ -126,8 +128,9 @@ class Supervisor:
             self._folder.mkdir(mode=0o700)
         except OSError as error:
             raise StorageFailed(f"no folder for the training: {error.strerror}") from error
-        table = self._held.enter_context(self._artifacts.local(self._lease.dataset_key, beat=self._keep_lease))
-        resume_from = self._fetch_newest_state()
+        table = self._held.enter_context(self._artifacts.local(self._lease.dataset_key, beat=self._beat))
+        states = self._lease.states
+        self._state, resume_from = fetch_newest_state(states, self._artifacts, self._folder, self._beat, self._discard)
         self._training = True
         self._child.send(
             Train(
@@ -143,16 +146,6 @@ class Supervisor:
             )
         )
 
-    def _fetch_newest_state(self) -> Path | None:
-        """The newest state that is whole, in the training's folder; the others are given up."""
-        for state in self._lease.states:
-            fetched = fetch_state(state, self._artifacts, self._folder, self._keep_lease)
-            if isinstance(fetched, Path):
-                self._state = state
-                return fetched
-            self._discard(state, fetched)
-        return None
-
     def _discard(self, state: SavedState, why: str) -> None:
         self._write(lambda session: discard_state(session, self._lease, state.step, why))
 
@@ -161,6 +154,20 @@ class Supervisor:
         line = self._child.hear(HEAR_SECONDS)
         if line is not None:
             self._hear(line)
+        if self._look():
+            return True
+        if self._child.finished_talking:
+            self._settle()
+            return True
+        return False
+
+    def _beat(self) -> None:
+        """The same while bytes move and nothing is heard. Raises Interrupted when the attempt is over."""
+        if self._look():
+            raise Interrupted
+
+    def _look(self) -> bool:
+        """Do what is due whatever the training says; True when the attempt is over."""
         self._keep_lease()
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
@@ -173,15 +180,13 @@ class Supervisor:
             return True
         if self._draining.is_set() and self._drain_until is None:
             self._drain_until = now + DRAIN_SECONDS
-        if (self._drain_until is not None or self._status is JobStatus.PAUSING) and not self._suspending:
-            self._suspending = True
-            self._child.send(Suspend())
-        if self._drain_until is not None and now >= self._drain_until:
+        stopping = self._drain_until is not None or self._status is JobStatus.PAUSING
+        if (stopping and not self._training) or (self._drain_until is not None and now >= self._drain_until):
             self._release()
             return True
-        if self._child.finished_talking:
-            self._settle()
-            return True
+        if stopping and not self._suspending:
+            self._suspending = True
+            self._child.send(Suspend())
         return False
 
     def _hear(self, line: BaseModel) -> None:
@@ -265,12 +270,12 @@ class Supervisor:
         if saved.step <= self._kept_step and saved.result is None:
             Path(saved.path).unlink()
             return
-        self._report(checkpoint=keep_checkpoint(saved, self._artifacts, self._new_artifact, self._keep_lease))
+        self._report(checkpoint=keep_checkpoint(saved, self._artifacts, self._new_artifact, self._beat))
 
     def _store_state(self, saved: StateSaved) -> None:
         """Keep a state, likewise; a training can do without."""
         try:
-            state = keep_state(saved, self._artifacts, self._new_artifact, self._keep_lease)
+            state = keep_state(saved, self._artifacts, self._new_artifact, self._beat)
         except StorageFailed as error:
             self._narrator.note(f"the state after step {saved.step} was not saved: {error}", EventLevel.WARNING)
             return
@@ -335,18 +340,13 @@ class Supervisor:
             )
 
     def _fail(self, failed: Failed) -> None:
-        if self._may_fit_in_parts(failed):
+        if may_fit_in_parts(self._lease, failed.code):
             runtime = self._runtime()
             text = f"{failed.message}; its batches are now computed in two parts"
             self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
         else:
             reason = REASONS.get(failed.code, StatusReason.INTERNAL)
             self._end_failed(reason, failed.code, failed.message, param=failed.param)
-
-    def _may_fit_in_parts(self, failed: Failed) -> bool:
-        """Out of memory for the first time: half of each batch at a time may do."""
-        divisible = self._lease.spec["training"]["batch_size"] > 1
-        return failed.code is ErrorCode.OUT_OF_MEMORY and self._lease.micro_batches == 1 and divisible
 
     def _is_about_the_state(self, failed: Failed) -> bool:
         return not self._begun and failed.code is ErrorCode.INVALID_CHECKPOINT

@@ -14,6 +14,7 @@ from jobstore.scratch import own_scratch
 from jobstore.storage.interface import Beat, StorageFailed
 
 KEPT_BYTES = 1024**3
+BEAT_SECONDS = 1.0
 Fetch = Callable[[str, Path, Beat | None], int]
 
 
@@ -43,8 +44,11 @@ class LocalCopies:
 
     @contextmanager
     def use(self, key: str, beat: Beat | None) -> Iterator[Path]:
-        """The copy of a blob, fetched if there is none. Raises StorageFailed."""
-        copy = self._take(key) or self._make(key, beat)
+        """The copy of a blob, fetched if there is none. Raises StorageFailed.
+
+        `beat` is called while it is fetched, by whomever.
+        """
+        copy = self._take(key, beat) or self._make(key, beat)
         try:
             yield copy.path
         finally:
@@ -55,18 +59,21 @@ class LocalCopies:
     def close(self) -> None:
         self._held.close()
 
-    def _take(self, key: str) -> _Copy | None:
+    def _take(self, key: str, beat: Beat | None) -> _Copy | None:
         """A copy that is there, now in use; None when the caller is to fetch it."""
-        with self._changed:
-            while key in self._fetching:
-                self._changed.wait()
-            copy = self._copies.get(key)
-            if copy is None:
-                self._fetching.add(key)
-                return None
-            copy.users += 1
-            self._copies.move_to_end(key)
-            return copy
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: key not in self._fetching, BEAT_SECONDS):
+                    copy = self._copies.get(key)
+                    if copy is None:
+                        self._fetching.add(key)
+                        return None
+                    copy.users += 1
+                    self._copies.move_to_end(key)
+                    return copy
+            # Not under the lock, which whoever fetches needs at the end: a beat may take long, or raise.
+            if beat is not None:
+                beat()
 
     def _make(self, key: str, beat: Beat | None) -> _Copy:
         try:

@@ -126,7 +126,8 @@ class ArtifactStore(ABC):
     def local(self, key: str, *, beat: Beat | None = None) -> AbstractContextManager[Path]:
         """A file with the bytes of a blob while the block lasts, not to be written. Raises StorageFailed, BlobMissing.
 
-        `beat` is called between pieces where the bytes have to be fetched, which may take minutes.
+        `beat` is called between pieces where the bytes have to be fetched, which may take minutes, and about once a
+        second while somebody else fetches them. What it raises ends the wait and leaves nothing half-fetched.
         """
 
     def link(self, key: str, *, media_type: str, disposition: str) -> str | None:  # noqa: ARG002 (of stores that can)
@@ -149,7 +150,10 @@ class ArtifactStore(ABC):
         """Close connections; the store is not used any more."""
 
     def put(self, key: str, source: Path, *, beat: Beat | None = None) -> StoredBlob:
-        """Copy a file into the store, calling `beat` between pieces. Raises StorageFailed."""
+        """Copy a file into the store, calling `beat` between pieces; if that raises, nothing is stored.
+
+        Raises StorageFailed.
+        """
         with source.open("rb") as file, self.writer(key) as writer:
             while data := file.read(CHUNK):
                 writer.write(data)

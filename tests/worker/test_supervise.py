@@ -16,7 +16,7 @@ from jobstore.checkpoints import checkpoints_of
 from jobstore.control import pause, retry
 from jobstore.leases import Lease, claim_next
 from jobstore.lifecycle import JobStatus, StatusReason
-from jobstore.storage import ArtifactFolder, BlobWriter, StorageFailed
+from jobstore.storage import ArtifactFolder, ArtifactStore, BlobWriter, StorageFailed
 from pals_core.errors import ErrorCode
 from pals_core.training.events import CheckpointSaved, Progress, StateSaved
 from tests.worker.first_words import STARTED
@@ -39,6 +39,7 @@ class Played:
         self._lines = [*lines]
         self._lives_on = lives_on
         self.sent: list[BaseModel] = []
+        self.told = threading.Event()  # what to train
 
     @property
     def finished_talking(self) -> bool:
@@ -46,6 +47,8 @@ class Played:
 
     def send(self, line: BaseModel) -> None:
         self.sent.append(line)
+        if isinstance(line, Train):
+            self.told.set()
 
     def hear(self, timeout: float) -> BaseModel | None:
         return self._lines.pop(0) if self._lines else None
@@ -62,19 +65,26 @@ def claimed(stack: Stack, job_id: str) -> Lease:
     return lease
 
 
-def supervised(stack: Stack, lease: Lease, child: Played, *, draining: bool = False) -> Played:
-    drain = threading.Event()
-    if draining:
-        drain.set()
+def supervised(
+    stack: Stack,
+    lease: Lease,
+    child: Played,
+    *,
+    draining: bool | threading.Event = False,
+    artifacts: ArtifactStore | None = None,
+) -> Played:
+    """Run it; a worker that is `draining`, but for an event of the test's own, begins to with the training."""
+    if not isinstance(draining, threading.Event):
+        draining = child.told if draining else threading.Event()
     Supervisor(
         lease,
         child,
         database=stack.database,
-        artifacts=ArtifactFolder(stack.settings.resolved_artifacts_url),
+        artifacts=artifacts or ArtifactFolder(stack.settings.resolved_artifacts_url),
         settings=stack.settings,
         scratch=stack.scratch,
         threads=1,
-        draining=drain,
+        draining=draining,
         under_way=lambda: None,
     ).run()
     return child
@@ -121,7 +131,16 @@ def test_a_drained_job_that_does_not_answer_is_given_back_with_the_state_before(
 ) -> None:
     monkeypatch.setattr(supervise, "DRAIN_SECONDS", 0.0)
     job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
-    supervised(stack, claimed(stack, job_id), Played([saved_state(tmp_path, 3)], lives_on=True), draining=True)
+    drain = threading.Event()
+
+    class Silent(Played):
+        def hear(self, timeout: float) -> BaseModel | None:
+            if stack.states(job_id):
+                drain.set()
+            return super().hear(timeout)
+
+    child = Silent([saved_state(tmp_path, 3)], lives_on=True)
+    supervised(stack, claimed(stack, job_id), child, draining=drain)
 
     job = stack.job(job_id)
     assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.WORKER_DRAINING, 0)

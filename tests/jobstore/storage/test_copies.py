@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from jobstore.storage import BlobMissing, StorageFailed
+from jobstore.storage import BlobMissing, StorageFailed, copies
 from jobstore.storage.copies import LocalCopies
 from jobstore.storage.interface import Beat
+from tests.eventually import eventually
 
 SIZE = 1000
+PATIENCE = 30.0
+
+
+class GivenUp(Exception):
+    """What a beat raises."""
+
+
+def give_up() -> None:
+    raise GivenUp
 
 
 class Remote:
@@ -25,14 +37,24 @@ class Remote:
         self.fetched.append(key)
         target.write_bytes(bytes(SIZE))
         self.go.wait()
+        if beat is not None:
+            beat()
         if key == "gone":
             raise BlobMissing
         return SIZE
 
-    def use(self, key: str) -> Path:
-        with self.copies.use(key, None) as path:
+    def use(self, key: str, beat: Beat | None = None) -> Path:
+        with self.copies.use(key, beat) as path:
             assert path.stat().st_size == SIZE
             return path
+
+    def fetching(self, use: Callable[[], object]) -> threading.Thread:
+        """A thread that uses a blob and has begun to fetch it, which takes until `go` is set."""
+        self.go.clear()
+        thread = threading.Thread(target=use)
+        thread.start()
+        eventually(lambda: self.fetched, "the fetch has begun", PATIENCE)
+        return thread
 
 
 def test_a_copy_is_kept_for_the_next_at_the_same_place(tmp_path: Path) -> None:
@@ -70,6 +92,55 @@ def test_many_who_ask_at_once_wait_for_one_fetch(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert remote.fetched == ["art_1"]
+
+
+def test_who_waits_for_anothers_fetch_beats_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "BEAT_SECONDS", 0.05)
+    remote = Remote(tmp_path, kept=2)
+    fetching = remote.fetching(partial(remote.use, "art_1"))
+    beats: list[int] = []
+
+    def beat() -> None:
+        beats.append(1)
+        if len(beats) == 3:
+            remote.go.set()
+            fetching.join(PATIENCE)
+            assert not fetching.is_alive()
+
+    remote.use("art_1", beat)
+    assert (len(beats), remote.fetched) == (3, ["art_1"])
+
+
+def test_who_gives_up_waiting_leaves_the_fetch_and_the_copy_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copies, "BEAT_SECONDS", 0.05)
+    remote = Remote(tmp_path, kept=0)
+    fetching = remote.fetching(partial(remote.use, "art_1"))
+    for _ in range(2):
+        with pytest.raises(GivenUp):
+            remote.use("art_1", give_up)
+    remote.go.set()
+    fetching.join()
+    assert not remote.use("art_1").exists()
+    assert remote.fetched == ["art_1", "art_1"]
+
+
+def test_a_fetch_that_is_given_up_goes_over_to_who_waits_for_it(tmp_path: Path) -> None:
+    remote = Remote(tmp_path, kept=2)
+
+    def fetch() -> None:
+        with pytest.raises(GivenUp):
+            remote.use("art_1", give_up)
+
+    fetching = remote.fetching(fetch)
+    waiting = threading.Thread(target=remote.use, args=("art_1",))
+    waiting.start()
+    remote.go.set()
+    fetching.join()
+    waiting.join()
+    assert remote.fetched == ["art_1", "art_1"]
+    assert remote.use("art_1").exists()
 
 
 def test_what_could_not_be_fetched_leaves_nothing_and_is_fetched_again(tmp_path: Path) -> None:
