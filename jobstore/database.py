@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -17,6 +17,14 @@ from sqlalchemy.orm import Session
 from jobstore.settings import Settings
 
 SQLITE_BUSY_SECONDS = 30
+CONNECT_SECONDS = 5
+# A server whose host lost power, or whose packets a firewall drops, says no more. Left to itself the kernel waits two
+# hours before it asks whether the other end is there, and a quarter of an hour for what was sent to be acknowledged.
+# With these a silent connection ends within half a minute, and the next question makes a new one.
+KEEPALIVE_IDLE_SECONDS = 10  # after so long in which nothing was heard, ask
+KEEPALIVE_INTERVAL_SECONDS = 5  # ask again, when there is no answer
+KEEPALIVE_COUNT = 3  # so many questions without an answer end the connection
+UNACKNOWLEDGED_MILLISECONDS = 20_000  # and so does this long without an acknowledgement, where the system can
 _BEGIN = "pals_sqlite_begin"
 
 
@@ -94,9 +102,25 @@ def open_database(settings: Settings) -> Database:
             pool_size=10,
             max_overflow=20,
             json_deserializer=from_json,  # three times as fast as the standard library's
-            connect_args={"connect_timeout": 5, "options": options},
+            connect_args={**_patience(url), "options": options},
         )
     )
+
+
+def _patience(url: URL) -> dict[str, int]:
+    """How long to wait for a PostgreSQL that says nothing, as libpq's parameters, but for those in the URL's query.
+
+    libpq leaves all but the first out for a socket of the file system.
+    """
+    parameters = {
+        "connect_timeout": CONNECT_SECONDS,
+        "keepalives": 1,
+        "keepalives_idle": KEEPALIVE_IDLE_SECONDS,
+        "keepalives_interval": KEEPALIVE_INTERVAL_SECONDS,
+        "keepalives_count": KEEPALIVE_COUNT,
+        "tcp_user_timeout": UNACKNOWLEDGED_MILLISECONDS,
+    }
+    return {name: value for name, value in parameters.items() if name not in url.query}
 
 
 def _sqlite_engine(url: str) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pals_core.errors import ErrorCode
+from worker.cgroup import oom_kills
 from worker.protocol import Failed
 
 LOOK_SECONDS = 0.25
@@ -19,13 +21,14 @@ PS = "/bin/ps"
 
 
 class MemoryWatch:
-    """Looks at the resident memory of a process group, not more often than is of use."""
+    """Looks at the resident memory of a process group, not more often than is of use, and at who ended it."""
 
     def __init__(self, group: int, limit: int | None) -> None:
         """`limit` in bytes; None: nobody looks."""
         self._group = group
         self._limit = limit
         self._look_at = 0.0
+        self._kills = oom_kills()
 
     def excess(self) -> Failed | None:
         """What to say of a training that has more than its limit; None while it has not."""
@@ -40,6 +43,20 @@ class MemoryWatch:
             "batch_size, input_len or the model's sizes, or raise max_memory_bytes"
         )
         return Failed(code=ErrorCode.OUT_OF_MEMORY, message=message, param="/limits/max_memory_bytes")
+
+    def killed(self, code: int) -> Failed | None:
+        """What to say of a training with this exit status that the system ended because memory was short, else None.
+
+        The system counts whom it ends so, and names nobody: a training killed by something else, while another process
+        of the group was killed so, is taken for one of them.
+        """
+        if code != -signal.SIGKILL or self._kills is None or (oom_kills() or 0) <= self._kills:
+            return None
+        message = (
+            "the system's out-of-memory killer ended the training; lower batch_size, input_len or the model's sizes, "
+            "or give its worker more memory"
+        )
+        return Failed(code=ErrorCode.OUT_OF_MEMORY, message=message)
 
 
 def group_memory(group: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 
 from jobstore.workers import DeviceClass, Slot
+from worker.cgroup import cpu_limit, memory_limit
 
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -42,15 +44,17 @@ def visible_gpus(slot: Slot, *, host_has_gpus: bool) -> str | None:
 
 
 def cpu_count() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors that this process may use; a part of one that its control group allows counts as one."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cpu_limit()
+    return cpus if share is None else min(cpus, math.ceil(share))
 
 
 def memory_bytes() -> int:
-    """The host's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """The host's memory, or what of it the control group allows."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    allowed = memory_limit()
+    return machine if allowed is None else min(machine, allowed)
 
 
 def processor() -> str:

@@ -318,6 +318,7 @@ class Supervisor:
         """The training process has ended and was heard out: say what came of it."""
         self._report()
         code = self._child.returncode or 0
+        failed = self._failed or self._memory.killed(code)
         if self._finished is not None:
             result = self._finished.result
             early = ", stopped early" if self._finished.stopped_early else ""
@@ -327,17 +328,15 @@ class Supervisor:
             self._release()
         elif self._failed is not None and self._state is not None and self._is_about_the_state(self._failed):
             self._do_without(self._state, self._failed.message)
-        elif self._failed is not None:
-            self._fail(self._failed)
+        elif failed is not None:
+            self._fail(failed)
         elif code < 0 or code in STOPPED_ITSELF:
             text = f"the training process {cause_of_death(code)}"
             runtime = self._runtime()
             self._write(lambda session: lose(session, self._lease, message=text, runtime_seconds=runtime))
         else:
-            tail = self._child.errors or "it said nothing"
-            self._end_failed(
-                StatusReason.INTERNAL, "training_crashed", f"the training process exited with status {code}: {tail}"
-            )
+            text = f"the training process exited with status {code}: {self._child.errors or 'it said nothing'}"
+            self._end_failed(StatusReason.INTERNAL, "training_crashed", text)
 
     def _fail(self, failed: Failed) -> None:
         if may_fit_in_parts(self._lease, failed.code):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from jobstore import schema
@@ -162,6 +164,70 @@ def test_commits_in_postgresql_survive_its_crash_also_where_the_server_would_not
             assert session.scalar(text("SHOW synchronous_commit")) == "on"
         database.close()
     postgres_server.drop_database(url)
+
+
+def psycopg_connection(connection: Connection) -> psycopg.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", (10, 5, 3, 20_000)),
+        ("keepalives_idle=77&tcp_user_timeout=4000", (77, 5, 3, 4000)),
+        ("keepalives_interval=78&keepalives_count=7", (10, 78, 7, 20_000)),
+    ],
+)
+def test_a_postgresql_that_falls_silent_is_given_up_after_seconds_unless_its_url_says_otherwise(
+    postgres_url: str, query: str, expected: tuple[int, ...]
+) -> None:
+    url = make_url(postgres_url).update_query_string(query).render_as_string(hide_password=False)
+    database = open_database(Settings.model_validate({"database_url": url}))
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+    known = {name: value for name, value in zip(names, expected, strict=True) if hasattr(socket, name)}
+    with database.engine.connect() as connection:
+        descriptor = os.dup(psycopg_connection(connection).fileno())
+    with socket.socket(fileno=descriptor) as ours:
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        found = {name: ours.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in known}
+    database.close()
+
+    assert found == known
+
+
+def test_how_long_to_wait_for_a_postgresql_can_be_said_in_its_url(postgres_url: str) -> None:
+    told = {"connect_timeout": "9", "keepalives": "0"}
+    url = make_url(postgres_url).update_query_dict(told).render_as_string(hide_password=False)
+    for given, expected in ((postgres_url, {"connect_timeout": "5"}), (url, told)):
+        database = open_database(Settings.model_validate({"database_url": given}))
+        with database.engine.connect() as connection:
+            parameters = psycopg_connection(connection).info.get_parameters()
+        database.close()
+        assert {name: parameters[name] for name in expected} == expected
+
+
+def test_a_postgresql_behind_a_socket_of_the_file_system_is_spoken_to_all_the_same() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/.s.PGSQL.5432")
+        server.listen()
+        said: list[bytes] = []
+
+        def hang_up() -> None:
+            with server.accept()[0] as connection:
+                said.append(connection.recv(4))
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        database = open_database(Settings.model_validate({"database_url": f"postgresql:///pals?host={folder}"}))
+        with pytest.raises(DatabaseUnavailable):
+            database.ping()
+        thread.join()
+        database.close()
+
+    assert said
+    assert said[0]
 
 
 def test_only_the_owner_may_look_into_the_folder_of_the_embedded_service(tmp_path: Path) -> None:

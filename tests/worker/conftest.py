@@ -147,13 +147,14 @@ class Stack:
         training: dict[str, Any] | None = None,
         model: dict[str, Any] | None = None,
         method: dict[str, Any] | str = "pals",
+        input_len: int = 8,
         ring: bool = True,
         **limits: Any,
     ) -> str:
         """Queue a small training and ring the bell, as the API would."""
         spec = Spec.model_validate(
             {
-                "data": {"horizon": 4, "input_len": 8},
+                "data": {"horizon": 4, "input_len": input_len},
                 "model": model or {"name": "dlinear", "moving_avg": 3},
                 "method": method,
                 "training": {"epochs": 2, **(training or {})},

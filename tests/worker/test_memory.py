@@ -100,3 +100,25 @@ def test_a_training_offers_itself_to_the_killer_of_a_system_that_has_one() -> No
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == ("500" if sys.platform == "linux" else "False")
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "after", "blamed"),
+    [
+        (-signal.SIGKILL, 3, 4, True),
+        (-signal.SIGKILL, 3, 3, False),
+        (-signal.SIGTERM, 3, 4, False),
+        (0, 3, 4, False),
+        (-signal.SIGKILL, None, None, False),
+        (-signal.SIGKILL, 3, None, False),
+    ],
+)
+def test_a_kill_is_put_down_to_memory_where_the_system_has_counted_one(
+    code: int, before: int | None, after: int | None, blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "oom_kills", lambda: before)
+    watch = MemoryWatch(7, None)
+    monkeypatch.setattr(memory, "oom_kills", lambda: after)
+    failed = watch.killed(code)
+    assert (failed is not None) is blamed
+    assert failed is None or (failed.code, failed.param) == ("out_of_memory", None)

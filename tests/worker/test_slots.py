@@ -96,4 +96,4 @@ def test_the_next_child_starts_when_that_is_told_and_only_one_stands_by() -> Non
 def test_a_host_has_a_processor_and_memory() -> None:
     assert processor()
     assert 1 <= cpu_count() <= (psutil.cpu_count() or 1)
-    assert memory_bytes() == psutil.virtual_memory().total
+    assert 0 < memory_bytes() <= psutil.virtual_memory().total
