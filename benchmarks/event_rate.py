@@ -45,6 +45,8 @@ from pals_core.training.events import CheckpointSaved, Finished, Progress, State
 from pals_core.training.progress import FLUSH_STEPS
 from pals_core.training.trainer import Trainer
 from tests.worker.first_words import STARTED
+from worker.clock import lease_time
+from worker.ownership import Ownership
 from worker.protocol import FromChild, Suspended
 from worker.supervise import Supervisor
 
@@ -104,14 +106,14 @@ class Store:
         with self._database.write() as session:
             spec = {"training": {"batch_size": 32}}
             job_id = create_job(session, NewJob(DEFAULT_TENANT, "rate", "ds_0", spec, LIMITS, DeviceClass.CPU)).id
+        asked = lease_time()
         with self._database.write() as session:
             lease = claim_next(session, "wrk_rate", (DeviceClass.CPU,), lease_seconds=self._settings.lease_seconds)
         assert lease is not None
         assert lease.job_id == job_id
         supervisor = Supervisor(
-            lease,
+            Ownership(lease, self._database, asked=asked, seconds=self._settings.lease_seconds),
             Recorded(lines),  # type: ignore[arg-type]
-            database=self._database,
             artifacts=self._artifacts,
             settings=self._settings,
             scratch=self._settings.scratch_dir,

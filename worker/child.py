@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -39,39 +40,50 @@ INHERITED = (
     "OMP_WAIT_POLICY",
     "MKL_NUM_THREADS",
 )
+_log = logging.getLogger(__name__)
+
+
+class CannotStart(Exception):
+    """The host has no process, thread, file or memory left for a training process just now."""
 
 
 class TrainingProcess:
     """One child: its own session (so that all it starts can be killed), pipes, and reader threads."""
 
     def __init__(self, visible_gpus: str | None = None) -> None:
-        """Start it; `visible_gpus` is its CUDA_VISIBLE_DEVICES, None: ours."""
+        """Start it; `visible_gpus` is its CUDA_VISIBLE_DEVICES, None: ours. Raises CannotStart."""
         # Threads that wait for one another by spinning make a training on a busy host 15 times slower.
         environment = {"OMP_WAIT_POLICY": "PASSIVE"}
         environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
         if visible_gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible_gpus
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "worker.train"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd=Path(__file__).resolve().parent.parent,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-u", "-m", "worker.train"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd=Path(__file__).resolve().parent.parent,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise CannotStart(f"no training process could be started: {error.strerror}") from error
         self._lines: queue.SimpleQueue[BaseModel | None] = queue.SimpleQueue()
         self._errors: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
         self.ready = threading.Event()
         self.devices: Ready | None = None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._readers = [
-            threading.Thread(target=self._read_lines, args=(self._process.stdout,), daemon=True),
-            threading.Thread(target=self._read_errors, args=(self._process.stderr,), daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._readers: list[threading.Thread] = []
+        try:
+            for read, stream in ((self._read_lines, self._process.stdout), (self._read_errors, self._process.stderr)):
+                reader = threading.Thread(target=read, args=(stream,), daemon=True)
+                reader.start()
+                self._readers.append(reader)
+        except RuntimeError as error:  # how Python says that the system gives it no thread
+            self.kill()
+            raise CannotStart(f"no training process could be heard: {error}") from error
 
     @property
     def pid(self) -> int:
@@ -164,19 +176,31 @@ class Standby:
             scout.kill()
 
     def take(self, slot: str) -> TrainingProcess:
-        """A child for one job; a new one where none stands by, or it died while it waited."""
+        """A child for one job; a new one where none stands by, or it died while it waited. Raises CannotStart."""
         with self._lock:
+            self._drop_dead(slot)
             child = self._idle.pop(slot, None)
-        if child is not None and child.returncode is not None:
-            child.kill()
-            child = None
         return child or TrainingProcess(self._gpus[slot])
 
-    def refill(self, slot: str) -> None:
-        """Have a child stand by for the slot's next job, unless one does."""
+    def refill(self, slot: str) -> bool:
+        """Have a child stand by for the slot's next job, unless one does; False, and a log, when none can be started.
+
+        Whoever calls may go on without one, and try again later.
+        """
         with self._lock:
+            self._drop_dead(slot)
             if not self._stopped and slot not in self._idle:
-                self._idle[slot] = TrainingProcess(self._gpus[slot])
+                try:
+                    self._idle[slot] = TrainingProcess(self._gpus[slot])
+                except CannotStart as error:
+                    _log.warning("nothing stands by for slot %s: %s", slot, error)
+            return slot in self._idle
+
+    def _drop_dead(self, slot: str) -> None:
+        child = self._idle.get(slot)
+        if child is not None and child.returncode is not None:
+            child.kill()
+            del self._idle[slot]
 
     def stop(self) -> None:
         """Kill the waiting children."""

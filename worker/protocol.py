@@ -4,6 +4,9 @@ To the child, on its standard input: one Train, then a LeaseRenewed at each rene
 Suspend. The input's end means that the supervisor is gone. From the child: Ready once torch is
 imported, then the training's events, and at the end Finished, Failed,
 DiskFull or Suspended.
+
+When a lease ends is told as a moment of `worker.clock.lease_time`: a line that is read late, by a child that was
+frozen, promises nothing more than it did when it was written.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ class Line(BaseModel):
 
 
 class Train(Line):
-    """Train this, in `output_dir`; stop unless the lease is renewed within `lease_seconds`.
+    """Train this, in `output_dir`; stop unless the lease is renewed before `lease_until`.
 
     With `resume_from` go on from that state, with its number of threads.
     """
@@ -35,14 +38,14 @@ class Train(Line):
     state_interval_seconds: float
     micro_batches: int
     threads: int
-    lease_seconds: float
+    lease_until: float
 
 
 class LeaseRenewed(Line):
-    """The job is yours for `seconds` from now on."""
+    """The job is yours until then."""
 
     type: Literal["lease"] = "lease"
-    seconds: float
+    until: float
 
 
 class Suspend(Line):

@@ -14,10 +14,11 @@ from typing import Any
 
 from celery.platforms import SecurityWarning
 from celery.signals import worker_shutting_down
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from jobstore.database import Database, open_database
-from jobstore.leases import Lease, claim_next
+from jobstore.leases import LeaseLost, claim_next, release
+from jobstore.lifecycle import StatusReason
 from jobstore.schema import require_current
 from jobstore.scratch import own_scratch
 from jobstore.settings import Settings
@@ -25,7 +26,9 @@ from jobstore.storage import open_artifacts
 from jobstore.upkeep import Upkeep
 from jobstore.wakeups import WAKE_TASK, Bell, make_celery, queue_name
 from jobstore.workers import DeviceClass, Slot, WorkerIdentity, announce, retire
-from worker.child import Standby, TrainingProcess
+from worker.child import CannotStart, Standby, TrainingProcess
+from worker.clock import lease_time
+from worker.ownership import Ownership
 from worker.protocol import Ready
 from worker.slots import cpu_count, gpu_names, memory_bytes, plan_slots, processor, visible_gpus
 from worker.supervise import Supervisor
@@ -73,7 +76,7 @@ class TrainingWorker:
         try:
             with self._database.write() as session:
                 retire(session, self.identity.id)
-        except DBAPIError:
+        except SQLAlchemyError:
             _log.warning("the database is away; upkeep forgets this worker later")
 
     def work(self) -> None:
@@ -82,42 +85,66 @@ class TrainingWorker:
             claimed = self._claim()
             if claimed is None:
                 return
-            slot, lease = claimed
-            _log.info("job %s: attempt %d on %s", lease.job_id, lease.attempt, slot.name)
+            slot, ownership = claimed
             try:
-                Supervisor(
-                    lease,
-                    self._standby.take(slot.name),
-                    database=self._database,
-                    artifacts=self._artifacts,
-                    settings=self._settings,
-                    scratch=self._scratch,
-                    threads=slot.threads,
-                    draining=self.draining,
-                    under_way=partial(self._standby.refill, slot.name),
-                ).run()
+                self._train(slot, ownership)
             finally:
-                self._standby.refill(slot.name)
                 with self._claiming:
                     self._free = sorted([*self._free, slot], key=self.identity.slots.index)
+                self._standby.refill(slot.name)
 
-    def _claim(self) -> tuple[Slot, Lease] | None:
-        """A job for one of the free slots, which is then taken; threads go one by one, to see them all."""
+    def _train(self, slot: Slot, ownership: Ownership) -> None:
+        """Train a claimed job in its slot, or give it back when no process can be started for it."""
+        _log.info("job %s: attempt %d on %s", ownership.lease.job_id, ownership.lease.attempt, slot.name)
+        try:
+            child = self._standby.take(slot.name)
+        except CannotStart as error:
+            self._give_back(ownership, str(error))
+            return
+        Supervisor(
+            ownership,
+            child,
+            artifacts=self._artifacts,
+            settings=self._settings,
+            scratch=self._scratch,
+            threads=slot.threads,
+            draining=self.draining,
+            under_way=partial(self._standby.refill, slot.name),
+        ).run()
+
+    def _give_back(self, ownership: Ownership, why: str) -> None:
+        lease = ownership.lease
+        _log.warning("job %s is given back: %s", lease.job_id, why)
+        internal, runtime = StatusReason.INTERNAL, lease.runtime_seconds
+        try:
+            ownership.write(lambda session: release(session, lease, why=why, reason=internal, runtime_seconds=runtime))
+        except LeaseLost:
+            _log.warning("job %s: the lease is lost, upkeep puts it back", lease.job_id)
+
+    def _claim(self) -> tuple[Slot, Ownership] | None:
+        """A job for one of the free slots, which is then taken; threads go one by one, to see them all.
+
+        A slot for which no training process can be started leaves the jobs to others.
+        """
+        seconds = self._settings.lease_seconds
         with self._claiming:
             try:
                 for slot in self._free:
+                    if not self._standby.refill(slot.name):
+                        continue
+                    asked = lease_time()
                     with self._database.write() as session:
                         lease = claim_next(
                             session,
                             self.identity.id,
                             slot.device_classes,
-                            lease_seconds=self._settings.lease_seconds,
+                            lease_seconds=seconds,
                             slot=slot.name,
                         )
                     if lease is not None:
                         self._free.remove(slot)
-                        return slot, lease
-            except DBAPIError as error:
+                        return slot, Ownership(lease, self._database, asked=asked, seconds=seconds)
+            except SQLAlchemyError as error:
                 _log.warning("no job claimed: the database is away (%s); upkeep rings again", type(error).__name__)
             return None
 
@@ -126,8 +153,10 @@ class TrainingWorker:
             try:
                 with self._database.write() as session:
                     announce(session, self.identity)
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 _log.warning("no sign of life written: the database is away (%s)", type(error).__name__)
+            except Exception:  # without signs of life the worker would pass for dead
+                _log.exception("no sign of life written")
             if self._stopped.wait(HEARTBEAT_SECONDS):
                 return
 

@@ -9,18 +9,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from jobstore.checkpoints import NewCheckpoint, checkpoints_of
-from jobstore.database import Database
 from jobstore.events import EventLevel, told_after
 from jobstore.leases import (
     Beginning,
-    Lease,
     LeaseLost,
     Report,
     discard_state,
@@ -29,7 +24,6 @@ from jobstore.leases import (
     record,
     release,
     release_smaller,
-    renew,
     status_of,
     wait_for_storage,
 )
@@ -44,14 +38,13 @@ from worker.endings import REASONS, STOPPED_ITSELF, cause_of_death, may_fit_in_p
 from worker.keep import Interrupted, fetch_newest_state, keep_checkpoint, keep_state, new_artifact_of
 from worker.memory import MemoryWatch, smaller_limit
 from worker.narrate import Narrator
+from worker.ownership import Ownership
 from worker.protocol import DiskFull, Failed, LeaseRenewed, Suspend, Suspended, Train
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 HEAR_SECONDS = 0.25
 REPORT_SECONDS = 1.0
-DATABASE_RETRY_SECONDS = 0.5
 DRAIN_SECONDS = 10.0  # for the step in progress and its state; then what was saved before has to do
 
 
@@ -60,21 +53,21 @@ class Supervisor:
 
     def __init__(
         self,
-        lease: Lease,
+        ownership: Ownership,
         child: TrainingProcess,
         *,
-        database: Database,
         artifacts: ArtifactStore,
         settings: Settings,
         scratch: Path,
         threads: int,
         draining: threading.Event,
-        under_way: Callable[[], None],
+        under_way: Callable[[], object],
     ) -> None:
         """`under_way` is called once the training has made its first step."""
-        self._lease = lease
+        self._ownership = ownership
+        self._lease = lease = ownership.lease
+        self._write = ownership.write
         self._child = child
-        self._database = database
         self._artifacts = artifacts
         self._settings = settings
         self._threads = threads
@@ -88,8 +81,6 @@ class Supervisor:
         self._began = time.monotonic()
         self._reported = self._began
         self._status = JobStatus.RUNNING
-        self._owned_until = self._began + settings.lease_seconds
-        self._renew_at = self._began + settings.lease_seconds / 3
         self._state: SavedState | None = None
         self._training = False  # the child knows its job
         self._begun = self._stepping = False
@@ -131,6 +122,7 @@ class Supervisor:
         table = self._held.enter_context(self._artifacts.local(self._lease.dataset_key, beat=self._beat))
         states = self._lease.states
         self._state, resume_from = fetch_newest_state(states, self._artifacts, self._folder, self._beat, self._discard)
+        self._keep_lease()
         self._training = True
         self._child.send(
             Train(
@@ -142,7 +134,7 @@ class Supervisor:
                 state_interval_seconds=self._settings.state_interval_seconds,
                 micro_batches=self._lease.micro_batches,
                 threads=self._threads,
-                lease_seconds=self._owned_until - time.monotonic(),
+                lease_until=self._ownership.until,
             )
         )
 
@@ -213,18 +205,11 @@ class Supervisor:
 
     def _keep_lease(self) -> None:
         """Renew the lease when it is time to."""
-        asked = time.monotonic()
-        if asked < self._renew_at:
+        if not self._ownership.renewal_is_due:
             return
-        seconds = self._settings.lease_seconds
-        runtime = self._runtime()
-        self._write(lambda session: renew(session, self._lease, lease_seconds=seconds, runtime_seconds=runtime))
-        # Counted from before the question, so that the child never trusts the lease for longer
-        # than the database grants it.
-        self._owned_until = asked + seconds
-        self._renew_at = asked + seconds / 3
+        self._ownership.renew(self._runtime())
         if self._training:
-            self._child.send(LeaseRenewed(seconds=self._owned_until - time.monotonic()))
+            self._child.send(LeaseRenewed(until=self._ownership.until))
 
     def _begin(self, started: Started) -> None:
         """Say where the training begins, and learn what the job's record has of the steps to be done again."""
@@ -385,15 +370,3 @@ class Supervisor:
     def _runtime(self) -> float:
         """Seconds of all attempts so far."""
         return self._lease.runtime_seconds + time.monotonic() - self._began
-
-    def _write(self, work: Callable[[Session], T]) -> T:
-        """Run one transaction, again while the database is away and the lease lasts. Raises LeaseLost."""
-        while True:
-            try:
-                with self._database.write() as session:
-                    return work(session)
-            except DBAPIError as error:
-                if time.monotonic() > self._owned_until:
-                    raise LeaseLost(self._lease.job_id) from error
-                _log.warning("job %s: the database is away (%s)", self._lease.job_id, type(error).__name__)
-                time.sleep(DATABASE_RETRY_SECONDS)

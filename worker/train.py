@@ -12,7 +12,6 @@ import os
 import select
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic import BaseModel
 from pals_core.errors import ErrorCode, PalsError
 from pals_core.spec import Spec
 from pals_core.training.events import CheckpointSaved, StateSaved
+from worker.clock import lease_time
 from worker.memory import be_killed_first
 from worker.outbox import INTERVAL_SECONDS, Outbox
 from worker.protocol import (
@@ -38,23 +38,8 @@ from worker.protocol import (
     Train,
 )
 
+LOOK_MILLISECONDS = 200
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class LeaseClock:
-    """Ends this process when the lease was not renewed in time, by the monotonic clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-        threading.Thread(target=self._watch, name="lease", daemon=True).start()
-
-    def renew(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-
-    def _watch(self) -> None:
-        while time.monotonic() < self._deadline:
-            time.sleep(0.2)
-        os._exit(EXIT_LEASE_ENDED)
 
 
 def main() -> None:
@@ -90,17 +75,33 @@ def main() -> None:
         sys.exit(EXIT_ORPHANED)
     job = ToChild.validate_json(first)
     assert isinstance(job, Train)
-    clock = LeaseClock(job.lease_seconds)
     suspend = threading.Event()
-    threading.Thread(target=_listen, args=(supervisor, clock, suspend), name="supervisor", daemon=True).start()
+    listener = threading.Thread(
+        target=_listen, args=(supervisor, job.lease_until, suspend), name="supervisor", daemon=True
+    )
+    listener.start()
     sys.exit(_train(job, say, suspend))
 
 
-def _listen(stream: io.FileIO, clock: LeaseClock, suspend: threading.Event) -> None:
-    for line in stream:
+def _listen(stream: io.FileIO, lease_until: float, suspend: threading.Event) -> None:
+    """Hear the supervisor, and end this process when the lease was not renewed in time.
+
+    All that was said counts before the time does: whoever was long importing, or was frozen, has renewals to hear.
+    """
+    lines = select.poll()
+    lines.register(stream.fileno(), select.POLLIN)
+    while True:
+        ended = lease_time() >= lease_until
+        if not lines.poll(0 if ended else LOOK_MILLISECONDS):
+            if ended:
+                os._exit(EXIT_LEASE_ENDED)
+            continue
+        line = stream.readline()
+        if not line:
+            return
         message = ToChild.validate_json(line)
         if isinstance(message, LeaseRenewed):
-            clock.renew(message.seconds)
+            lease_until = message.until
         elif isinstance(message, Suspend):
             suspend.set()
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import signal
+import sys
+
 import psutil
 import pytest
 
 from jobstore.workers import DeviceClass, Slot
-from worker.child import Standby, TrainingProcess
+from worker.child import CannotStart, Standby, TrainingProcess
 from worker.slots import cpu_count, gpu_names, memory_bytes, plan_slots, processor, visible_gpus
 
 CPU, CUDA, AUTO = DeviceClass.CPU, DeviceClass.CUDA, DeviceClass.AUTO
@@ -91,6 +95,26 @@ def test_the_next_child_starts_when_that_is_told_and_only_one_stands_by() -> Non
         standby.stop()
         for child in children:
             child.kill()
+
+
+def test_a_child_that_cannot_be_started_is_missing_until_one_can(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scout = TrainingProcess()
+    standby = Standby({"cpu-0": None}, scout)
+    try:
+        assert standby.refill("cpu-0")
+        os.kill(scout.pid, signal.SIGKILL)
+        scout._process.wait(30)
+        with monkeypatch.context() as broken:
+            broken.setattr(sys, "executable", "/nowhere/python")
+            assert not standby.refill("cpu-0")
+            assert "nothing stands by for slot cpu-0" in caplog.text
+            with pytest.raises(CannotStart):
+                standby.take("cpu-0")
+        assert standby.refill("cpu-0")
+    finally:
+        standby.stop()
 
 
 def test_a_host_has_a_processor_and_memory() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from pals_core.errors import ErrorCode
 from pals_core.training.events import CheckpointSaved, Progress, StateSaved
 from tests.worker.first_words import STARTED
 from worker import supervise
+from worker.clock import lease_time
+from worker.ownership import Ownership
 from worker.protocol import DiskFull, Failed, Suspend, Suspended, Train
 from worker.supervise import Supervisor
 
@@ -72,14 +74,19 @@ def supervised(
     *,
     draining: bool | threading.Event = False,
     artifacts: ArtifactStore | None = None,
+    asked: float | None = None,
 ) -> Played:
     """Run it; a worker that is `draining`, but for an event of the test's own, begins to with the training."""
     if not isinstance(draining, threading.Event):
         draining = child.told if draining else threading.Event()
     Supervisor(
-        lease,
+        Ownership(
+            lease,
+            stack.database,
+            asked=lease_time() if asked is None else asked,
+            seconds=stack.settings.lease_seconds,
+        ),
         child,
-        database=stack.database,
         artifacts=artifacts or ArtifactFolder(stack.settings.resolved_artifacts_url),
         settings=stack.settings,
         scratch=stack.scratch,
@@ -159,6 +166,30 @@ def test_a_job_that_was_asked_to_pause_is_paused_with_its_state(
     assert [type(line) for line in child.sent] == [Train, Suspend]
     assert (stack.job(job_id).status, stack.job(job_id).losses) == (JobStatus.PAUSED, 0)
     assert [state.step for state in stack.states(job_id)] == [7]
+
+
+def test_a_training_may_go_on_until_a_lease_after_the_claim_was_asked_for(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(PALS_LEASE_SECONDS="60")
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    asked = lease_time() - 10
+    child = supervised(stack, claimed(stack, job_id), Played([STARTED, Suspended()]), asked=asked)
+
+    [train] = child.sent
+    assert isinstance(train, Train)
+    assert train.lease_until == asked + 60
+
+
+def test_a_lease_that_was_long_in_coming_is_renewed_before_the_training_begins(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack(PALS_LEASE_SECONDS="60")
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    lease, now = claimed(stack, job_id), lease_time()
+    child = supervised(stack, lease, Played([STARTED, Suspended()]), asked=now - 59)
+
+    [train] = child.sent
+    assert isinstance(train, Train)
+    assert now + 60 <= train.lease_until <= lease_time() + 60
 
 
 def test_the_first_step_is_told_without_waiting_for_the_next_report(
