@@ -17,7 +17,9 @@ from jobstore.storage import ArtifactFolder
 from pals_core.training.events import Progress
 from worker import cgroup, memory
 from worker.child import TrainingProcess
+from worker.clock import lease_time
 from worker.memory import group_memory
+from worker.ownership import Ownership
 from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
@@ -56,14 +58,14 @@ def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def supervised(stack: Stack, job_id: str, child: TrainingProcess) -> None:
+    asked = lease_time()
     with stack.database.write() as session:
         lease = claim_next(session, "wrk_test", ("cpu",), lease_seconds=60)
     assert lease is not None
     assert lease.job_id == job_id
     Supervisor(
-        lease,
+        Ownership(lease, stack.database, asked=asked, seconds=60),
         child,
-        database=stack.database,
         artifacts=ArtifactFolder(stack.settings.resolved_artifacts_url),
         settings=stack.settings,
         scratch=stack.scratch,
