@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from api.schemas.jobs import JobBody, JobCurrent, JobError, JobProgress, JobQueue, JobUrls, Limits, ResumedFrom
+from jobstore.database import now as database_now
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.tables import Job
 from jobstore.turns import queue_positions
@@ -21,8 +23,9 @@ def show_jobs(session: Session, jobs: Sequence[Job]) -> list[JobBody]:
         return [_job_body(job, None) for job in jobs]
     positions = queue_positions(session, queued)
     pace = paces(session, {DeviceClass(job.device_class) for job in queued})
+    now = database_now(session) if any(job.not_before is not None for job in queued) else None
     # One that was claimed since it was read is next in what was read.
-    queues = {job.id: _queue(job, positions.get(job.id, 0), pace[DeviceClass(job.device_class)]) for job in queued}
+    queues = {job.id: _queue(job, positions.get(job.id, 0), pace[DeviceClass(job.device_class)], now) for job in queued}
     return [_job_body(job, queues.get(job.id)) for job in jobs]
 
 
@@ -30,7 +33,10 @@ def show_job(session: Session, job: Job) -> JobBody:
     return show_jobs(session, [job])[0]
 
 
-def _queue(job: Job, jobs_ahead: int, pace: Pace) -> JobQueue:
+def _queue(job: Job, jobs_ahead: int, pace: Pace, now: datetime | None) -> JobQueue:
+    if now is not None and job.not_before is not None and job.not_before > now:
+        waiting_for = f"the artifact store; the next try is at {job.not_before:%Y-%m-%d %H:%M:%S} UTC"
+        return JobQueue(jobs_ahead=jobs_ahead, estimated_wait_seconds=None, waiting_for=waiting_for)
     if pace.slots:
         wait = pace.wait(jobs_ahead)
         seconds = None if wait is None else round(wait, 1)

@@ -12,6 +12,7 @@ from api.audits import Audits
 from api.offload import OffloadPool
 from api.streaming import EventTailer
 from api.variants import Variants
+from jobstore.artifacts import nothing_kept
 from jobstore.database import Database, open_database
 from jobstore.schema import require_current
 from jobstore.settings import Settings
@@ -55,7 +56,9 @@ def open_services(settings: Settings) -> Services:
     """Open everything. Raises SchemaOutdated when the database needs migrating first."""
     database = open_database(settings)
     require_current(database)
-    artifacts = open_artifacts(settings)
+    with database.read() as session:
+        new = nothing_kept(session)
+    artifacts = open_artifacts(settings, new=new)
     bell = Bell(settings)
     offload = OffloadPool(settings, artifacts)
     services = Services(

@@ -93,7 +93,7 @@ class Store:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._artifacts = ArtifactFolder(settings.resolved_artifacts_url)
+        self._artifacts = ArtifactFolder(settings.resolved_artifacts_url, new=True)
         settings.scratch_dir.mkdir(parents=True)
         with self._artifacts.writer("data") as writer:  # what DATASET names; the recorded trainings do not read it
             writer.commit()

@@ -265,7 +265,7 @@ def main() -> None:
     with durable_database("queue") as (database, settings):
         fill(database, arguments)
         kept = settings.model_copy(update={"event_retention_days": 365.0, "metric_retention_days": 365.0})
-        upkeep = Upkeep(database, ArtifactFolder(settings.resolved_artifacts_url), Bell(settings), kept)
+        upkeep = Upkeep(database, ArtifactFolder(settings.resolved_artifacts_url, new=True), Bell(settings), kept)
         content = surroundings(database) | {
             "queued": arguments.queued,
             "tenants": len(tenants(arguments.tenants)),

@@ -58,6 +58,11 @@ def publish(session: Session, artifact_id: str, blob: StoredBlob) -> None:
         raise StorageFailed("the artifact store failed: the bytes were swept before anything referred to them")
 
 
+def nothing_kept(session: Session) -> bool:
+    """Whether no bytes are published: the store may be a new one."""
+    return session.scalar(select(exists().where(Artifact.status == PUBLISHED))) is False
+
+
 def mark_deleting(session: Session, artifact_id: str) -> None:
     """Give an artifact that nothing refers to any more over to the sweep."""
     session.execute(update(Artifact).where(Artifact.id == artifact_id).values(status=DELETING))

@@ -64,7 +64,7 @@ def make_up_for(session: Session, ahead: timedelta, *, now: datetime, lease_seco
 
 
 def shorten_implausible(session: Session, *, now: datetime, lease_seconds: float, wait_seconds: float) -> None:
-    """Let leases and waits that end implausibly late end when one given now would.
+    """Let leases and waits that end implausibly late end when one given now would at the latest.
 
     Whoever is alive renews its lease; without this a dead worker's would keep its job until the clock has caught up.
     """
@@ -77,7 +77,10 @@ def shorten_implausible(session: Session, *, now: datetime, lease_seconds: float
         .values(lease_expires_at=now + timedelta(seconds=lease_seconds))
         .execution_options(synchronize_session=False)
     )
-    waiting = select(Job).where(is_queued(), Job.not_before > now).with_for_update(skip_locked=True)
-    for job in session.scalars(waiting):
-        latest = now + timedelta(seconds=wait_seconds * max(1, job.losses))
-        job.not_before = min(job.not_before or latest, latest)
+    latest = now + timedelta(seconds=wait_seconds)
+    session.execute(
+        update(Job)
+        .where(is_queued(), Job.not_before > latest)
+        .values(not_before=latest)
+        .execution_options(synchronize_session=False)
+    )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-STORAGE_PAUSE_SECONDS = 30.0
+STORAGE_PAUSE_SECONDS, LONGEST_STORAGE_PAUSE_SECONDS = 30.0, 300.0
 
 
 class LeaseLost(Exception):
@@ -87,7 +87,6 @@ def claim_next(
         return None
     note_served(session, job.tenant_id)
     job.attempt += 1
-    job.not_before = None
     job.lease_token = uuid4().hex
     job.lease_expires_at = now + timedelta(seconds=lease_seconds)
     job.worker_id = worker
@@ -164,6 +163,9 @@ def record(session: Session, lease: Lease, report: Report) -> JobStatus:
     # With all that was heard before it: who goes on from a state misses nothing of what led there.
     if report.state is not None:
         add_state(session, job, report.state)
+    if report.checkpoint is not None or report.state is not None:
+        # The store takes bytes: the next wait for it is a first one.
+        job.not_before = None
     if report.progress is not None:
         job.progress = report.progress
     if report.current is not None:
@@ -240,13 +242,19 @@ def lose(session: Session, lease: Lease, *, message: str, runtime_seconds: float
 
 
 def wait_for_storage(session: Session, lease: Lease, *, message: str, runtime_seconds: float) -> None:
-    """The artifact store failed: a loss, but the next attempt is put off, ever longer. Raises LeaseLost."""
+    """The artifact store failed: no loss, but the next attempt is put off, ever longer. Raises LeaseLost."""
     job = locked(session, lease)
     job.runtime_seconds = runtime_seconds
-    now = database_now(session)
-    settle_loss(session, job, now=now, message=message, reason=StatusReason.INTERNAL, code="storage_failed")
-    if job.status == JobStatus.QUEUED:
-        job.not_before = now + timedelta(seconds=STORAGE_PAUSE_SECONDS * job.losses)
+    now, reason = database_now(session), StatusReason.STORAGE_UNAVAILABLE
+    if _stop_as_asked(session, job, now=now, message=message, reason=reason):
+        return
+    # As long as nothing was stored, the last pause shows in the job's times.
+    last = (job.not_before - job.queued_at).total_seconds() if job.not_before is not None else 0.0
+    pause = min(max(STORAGE_PAUSE_SECONDS, 2 * last), LONGEST_STORAGE_PAUSE_SECONDS)
+    at = now + timedelta(seconds=pause)
+    text = f"{message}; queued again, the next try is at {at:%Y-%m-%d %H:%M:%S} UTC"
+    move(session, job, JobStatus.QUEUED, now=now, message=text, reason=reason)
+    job.not_before = at
 
 
 def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batch: int = 100) -> int:
@@ -267,28 +275,29 @@ def expire_leases(session: Session, *, now: datetime, grace_seconds: float, batc
     return len(expired)
 
 
-def settle_loss(
-    session: Session,
-    job: Job,
-    *,
-    now: datetime,
-    message: str,
-    reason: StatusReason = StatusReason.WORKER_LOST,
-    code: str = "worker_lost",
-) -> None:
-    """Move a job that lost its worker, its training process or the store to where its state and its losses lead."""
+def settle_loss(session: Session, job: Job, *, now: datetime, message: str) -> None:
+    """Move a job that lost its worker, its training process or its GPU to where its state and its losses lead."""
+    reason = StatusReason.WORKER_LOST
+    if _stop_as_asked(session, job, now=now, message=message, reason=reason):
+        return
+    job.losses += 1
+    allowed = job.limits["max_attempts"]
+    if job.losses >= allowed:
+        text = f"{message}; lost {job.losses} times, max_attempts is {allowed}"
+        error = {"type": reason, "code": "worker_lost", "message": text, "param": None}
+        move(session, job, JobStatus.FAILED, now=now, message=text, reason=reason, error=error)
+    else:
+        text = f"{message}; queued again ({job.losses} of {allowed} attempts lost)"
+        move(session, job, JobStatus.QUEUED, now=now, message=text, reason=reason)
+
+
+def _stop_as_asked(session: Session, job: Job, *, now: datetime, message: str, reason: StatusReason) -> bool:
+    """Move a job that nobody trains any more to where it was asked to be; False when nobody asked."""
     status = JobStatus(job.status)
     if status is JobStatus.CANCELLING:
         move(session, job, JobStatus.CANCELLED, now=now, message="cancelled", reason=StatusReason.CANCELLED)
     elif status is JobStatus.PAUSING:
         move(session, job, JobStatus.PAUSED, now=now, message=message, reason=reason)
     else:
-        job.losses += 1
-        allowed = job.limits["max_attempts"]
-        if job.losses >= allowed:
-            text = f"{message}; lost {job.losses} times, max_attempts is {allowed}"
-            error = {"type": reason, "code": code, "message": text, "param": None}
-            move(session, job, JobStatus.FAILED, now=now, message=text, reason=reason, error=error)
-        else:
-            text = f"{message}; queued again ({job.losses} of {allowed} attempts lost)"
-            move(session, job, JobStatus.QUEUED, now=now, message=text, reason=reason)
+        return False
+    return True

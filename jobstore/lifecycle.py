@@ -33,6 +33,7 @@ class StatusReason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     WORKER_LOST = "worker_lost"
     WORKER_DRAINING = "worker_draining"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
@@ -100,6 +101,7 @@ def move(
         job.error = error
     if to is JobStatus.QUEUED:
         job.queued_at = now
+        job.not_before = None
     if to is JobStatus.RUNNING and job.started_at is None:
         job.started_at = now
     if to in FINAL_STATUSES:

@@ -138,7 +138,7 @@ class Job(Base):
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
-    not_before: Mapped[datetime | None]  # while queued: when it may be claimed; null: now
+    not_before: Mapped[datetime | None]  # when it may be claimed, or might when it was; null: as soon as it is queued
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 

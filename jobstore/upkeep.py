@@ -21,7 +21,7 @@ from jobstore.database import Database
 from jobstore.database import now as database_now
 from jobstore.fleet import crews
 from jobstore.jobs import fail_overdue
-from jobstore.leases import STORAGE_PAUSE_SECONDS, expire_leases
+from jobstore.leases import LONGEST_STORAGE_PAUSE_SECONDS, expire_leases
 from jobstore.retention import clear_expired
 from jobstore.settings import Settings
 from jobstore.states import drop_expired_states
@@ -135,7 +135,7 @@ class Upkeep:
                     )
                     make_up_for(session, ahead, now=clock.now, lease_seconds=lease_seconds)
                 shorten_implausible(
-                    session, now=clock.now, lease_seconds=lease_seconds, wait_seconds=STORAGE_PAUSE_SECONDS
+                    session, now=clock.now, lease_seconds=lease_seconds, wait_seconds=LONGEST_STORAGE_PAUSE_SECONDS
                 )
                 expire_leases(session, now=clock.now, grace_seconds=self._settings.lease_grace_seconds)
         # Only now: a pass that was not committed has made up for nothing. Who does not lead watches the clock too,

@@ -7,6 +7,7 @@ import signal
 from jobstore.leases import Lease
 from jobstore.lifecycle import StatusReason
 from pals_core.errors import ErrorCode
+from pals_core.training.events import Finished
 from worker.protocol import EXIT_LEASE_ENDED, EXIT_ORPHANED
 
 STOPPED_ITSELF = {
@@ -20,6 +21,13 @@ REASONS = {
     ErrorCode.NOT_DETERMINISTIC: StatusReason.USER_ERROR,
     ErrorCode.OUT_OF_MEMORY: StatusReason.OUT_OF_MEMORY,
 }
+
+
+def success(finished: Finished) -> str:
+    """What a training that went through says to a person."""
+    result = finished.result
+    early = ", stopped early" if finished.stopped_early else ""
+    return f"succeeded{early}: test MSE {result.metrics.mse:.4g} at sparsity {result.sparsity:.3f}"
 
 
 def cause_of_death(code: int) -> str:

@@ -58,7 +58,7 @@ def keep_checkpoint(saved: CheckpointSaved, artifacts: ArtifactStore, new: NewAr
 
 
 def keep_state(saved: StateSaved, artifacts: ArtifactStore, new: NewArtifact, beat: Beat) -> NewState:
-    """Store a state's bytes and remove the file. Raises StorageFailed."""
+    """Store a state's bytes and remove the file, which goes also when they cannot be stored. Raises StorageFailed."""
     artifact_id, blob = _keep(Path(saved.path), artifacts, new, beat, "states")
     return NewState(artifact_id, blob, saved.step)
 
@@ -92,6 +92,8 @@ def _fetch_state(state: SavedState, artifacts: ArtifactStore, folder: Path, beat
 
 def _keep(path: Path, artifacts: ArtifactStore, new: NewArtifact, beat: Beat, kind: str) -> tuple[str, StoredBlob]:
     artifact_id, key = new(kind)
-    blob = artifacts.put(key, path, beat=beat)
-    path.unlink()
-    return artifact_id, blob
+    try:
+        return artifact_id, artifacts.put(key, path, beat=beat)
+    finally:
+        # Kept for a store that is away, a long training's states would fill the disk; the row is left to the sweep.
+        path.unlink()

@@ -3,7 +3,7 @@
 To the child, on its standard input: one Train, then a LeaseRenewed at each renewal, and perhaps a
 Suspend. The input's end means that the supervisor is gone. From the child: Ready once torch is
 imported, then the training's events, and at the end Finished, Failed,
-DiskFull or Suspended.
+DiskFull, DatasetUnreadable or Suspended.
 
 When a lease ends is told as a moment of `worker.clock.lease_time`: a line that is read late, by a child that was
 frozen, promises nothing more than it did when it was written.
@@ -85,6 +85,13 @@ class DiskFull(Line):
     message: str
 
 
+class DatasetUnreadable(Line):
+    """The system does not give the bytes of the dataset; nothing is wrong with the job."""
+
+    type: Literal["dataset_unreadable"] = "dataset_unreadable"
+    message: str
+
+
 class Suspended(Line):
     """The training has stopped as asked, and its state was told of."""
 
@@ -92,7 +99,7 @@ class Suspended(Line):
 
 
 _ToChild = Train | LeaseRenewed | Suspend
-_FromChild = Ready | Failed | DiskFull | Suspended | TrainingEvent
+_FromChild = Ready | Failed | DiskFull | DatasetUnreadable | Suspended | TrainingEvent
 ToChild = TypeAdapter[_ToChild](Annotated[_ToChild, Field(discriminator="type")])
 FromChild = TypeAdapter[_FromChild](Annotated[_FromChild, Field(discriminator="type")])
 

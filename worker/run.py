@@ -86,22 +86,29 @@ class TrainingWorker:
             if claimed is None:
                 return
             slot, ownership = claimed
+            usable = True
             try:
-                self._train(slot, ownership)
+                usable = self._train(slot, ownership)
             finally:
-                with self._claiming:
-                    self._free = sorted([*self._free, slot], key=self.identity.slots.index)
-                self._standby.refill(slot.name)
+                if usable:
+                    with self._claiming:
+                        self._free = sorted([*self._free, slot], key=self.identity.slots.index)
+                    self._standby.refill(slot.name)
+                else:
+                    _log.error("slot %s: its GPU is gone; it takes no job until this worker is restarted", slot.name)
 
-    def _train(self, slot: Slot, ownership: Ownership) -> None:
-        """Train a claimed job in its slot, or give it back when no process can be started for it."""
+    def _train(self, slot: Slot, ownership: Ownership) -> bool:
+        """Train a claimed job in its slot, or give it back when no process can be started for it.
+
+        False when the slot's GPU was found to be gone.
+        """
         _log.info("job %s: attempt %d on %s", ownership.lease.job_id, ownership.lease.attempt, slot.name)
         try:
             child = self._standby.take(slot.name)
         except CannotStart as error:
             self._give_back(ownership, str(error))
-            return
-        Supervisor(
+            return True
+        return Supervisor(
             ownership,
             child,
             artifacts=self._artifacts,

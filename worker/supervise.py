@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -34,12 +35,12 @@ from jobstore.storage import ArtifactStore, BlobMissing, StorageFailed
 from pals_core.errors import ErrorCode, InvalidCheckpoint
 from pals_core.training.events import CheckpointSaved, Finished, Progress, Started, StateSaved
 from worker.child import TrainingProcess
-from worker.endings import REASONS, STOPPED_ITSELF, cause_of_death, may_fit_in_parts
+from worker.endings import REASONS, STOPPED_ITSELF, cause_of_death, may_fit_in_parts, success
 from worker.keep import Interrupted, fetch_newest_state, keep_checkpoint, keep_state, new_artifact_of
 from worker.memory import MemoryWatch, smaller_limit
 from worker.narrate import Narrator
 from worker.ownership import Ownership
-from worker.protocol import DiskFull, Failed, LeaseRenewed, Suspend, Suspended, Train
+from worker.protocol import DatasetUnreadable, DiskFull, Failed, LeaseRenewed, Suspend, Suspended, Train
 
 _log = logging.getLogger(__name__)
 
@@ -89,10 +90,11 @@ class Supervisor:
         self._suspending = self._suspended = False
         self._finished: Finished | None = None
         self._failed: Failed | None = None
+        self._device_lost = False
         self._held = ExitStack()
 
-    def run(self) -> None:
-        """Train the job to its end, whichever that is."""
+    def run(self) -> bool:
+        """Train the job to its end, whichever that is; False when its GPU was found to be gone."""
         try:
             self._start()
             while not self._step():
@@ -113,6 +115,7 @@ class Supervisor:
             self._child.kill()
             self._held.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+        return not self._device_lost
 
     def _start(self) -> None:
         try:
@@ -194,7 +197,7 @@ class Supervisor:
             self._finished = line
         elif isinstance(line, Failed):
             self._failed = line
-        elif isinstance(line, DiskFull):
+        elif isinstance(line, DiskFull | DatasetUnreadable):
             raise StorageFailed(line.message)
         else:
             self._narrator.hear(line)
@@ -278,8 +281,13 @@ class Supervisor:
         runtime = self._runtime()
         self._write(lambda session: release(session, self._lease, why=why, reason=reason, runtime_seconds=runtime))
 
-    def _wait_for_storage(self, message: str) -> None:
+    def _lose(self, message: str) -> None:
         runtime = self._runtime()
+        self._write(lambda session: lose(session, self._lease, message=message, runtime_seconds=runtime))
+
+    def _wait_for_storage(self, message: str) -> None:
+        # Until the training has begun, the time is the store's, not the job's.
+        runtime = self._runtime() if self._begun else self._lease.runtime_seconds
         self._write(lambda session: wait_for_storage(session, self._lease, message=message, runtime_seconds=runtime))
 
     def _over_time(self) -> bool:
@@ -305,10 +313,8 @@ class Supervisor:
         code = self._child.returncode or 0
         failed = self._failed or self._memory.killed(code)
         if self._finished is not None:
-            result = self._finished.result
-            early = ", stopped early" if self._finished.stopped_early else ""
-            message = f"succeeded{early}: test MSE {result.metrics.mse:.4g} at sparsity {result.sparsity:.3f}"
-            self._end(JobStatus.SUCCEEDED, message, result=result.model_dump(mode="json"))
+            result = self._finished.result.model_dump(mode="json")
+            self._end(JobStatus.SUCCEEDED, success(self._finished), result=result)
         elif self._suspended:
             self._release()
         elif self._failed is not None and self._state is not None and self._is_about_the_state(self._failed):
@@ -316,9 +322,7 @@ class Supervisor:
         elif failed is not None:
             self._fail(failed)
         elif code < 0 or code in STOPPED_ITSELF:
-            text = f"the training process {cause_of_death(code)}"
-            runtime = self._runtime()
-            self._write(lambda session: lose(session, self._lease, message=text, runtime_seconds=runtime))
+            self._lose(f"the training process {cause_of_death(code)}")
         else:
             text = f"the training process exited with status {code}: {self._child.errors or 'it said nothing'}"
             self._end_failed(StatusReason.INTERNAL, "training_crashed", text)
@@ -328,6 +332,10 @@ class Supervisor:
             runtime = self._runtime()
             text = f"{failed.message}; its batches are now computed in two parts"
             self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
+        elif failed.code is ErrorCode.DEVICE_UNAVAILABLE:
+            # The slot has a GPU, or it would not have been given the job.
+            self._device_lost = True
+            self._lose(f"the GPU of its slot is gone: {failed.message}")
         else:
             reason = REASONS.get(failed.code, StatusReason.INTERNAL)
             self._end_failed(reason, failed.code, failed.message, param=failed.param)
@@ -353,19 +361,9 @@ class Supervisor:
         error: dict[str, object] | None = None,
         result: dict[str, object] | None = None,
     ) -> None:
+        end = partial(finish, to=to, message=message, reason=reason, error=error, result=result)
         runtime = self._runtime()
-        self._write(
-            lambda session: finish(
-                session,
-                self._lease,
-                to,
-                message=message,
-                runtime_seconds=runtime,
-                reason=reason,
-                error=error,
-                result=result,
-            )
-        )
+        self._write(lambda session: end(session, self._lease, runtime_seconds=runtime))
 
     def _runtime(self) -> float:
         """Seconds of all attempts so far."""

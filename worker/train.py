@@ -27,6 +27,7 @@ from worker.outbox import INTERVAL_SECONDS, Outbox
 from worker.protocol import (
     EXIT_LEASE_ENDED,
     EXIT_ORPHANED,
+    DatasetUnreadable,
     DiskFull,
     Failed,
     Gpu,
@@ -125,9 +126,16 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
     outbox = Outbox(output_dir / "outbox", say, min(INTERVAL_SECONDS, job.state_interval_seconds))
     try:
         spec = Spec.model_validate(job.spec)
+        try:
+            table = read_table(Path(job.table_path), spec.data.columns)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            say(DatasetUnreadable(message=f"the dataset cannot be read: {os.strerror(error.errno)}"))
+            return 0
         trainer = Trainer(
             spec,
-            read_table(Path(job.table_path), spec.data.columns),
+            table,
             output_dir,
             threads=None if job.resume_from else job.threads,
             dataset_sha256=job.dataset_sha256,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 from uuid import uuid4
 
+from jobstore.ids import Prefix
 from jobstore.storage.interface import (
     ArtifactStore,
     Beat,
@@ -21,6 +22,9 @@ from jobstore.storage.interface import (
     checked,
     reason,
 )
+
+# Lies in the folder, and so tells it from the empty place of a file system that is not mounted.
+MARK = ".pals-artifacts"
 
 
 class _FileReader(BlobReader):
@@ -67,11 +71,7 @@ class _FileWriter(BlobWriter):
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.rename(self._target)
-            directory = os.open(self._target.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            _sync_folder(self._target.parent)
         except OSError as error:
             raise StorageFailed(reason(error)) from error
 
@@ -83,10 +83,16 @@ class _FileWriter(BlobWriter):
 
 
 class ArtifactFolder(ArtifactStore):
-    """A folder, named by a `file:///…` address or an absolute path."""
+    """A folder, named by a `file:///…` address or an absolute path.
 
-    def __init__(self, url: str) -> None:
+    Without its mark the folder is a store that is away, unless it is a new one or holds blobs from before there were
+    marks: these get theirs.
+    """
+
+    def __init__(self, url: str, *, new: bool = False) -> None:
+        """`new` says that nothing is kept in it yet, so that an empty folder may be the right one."""
         self.root = Path(url2pathname(urlsplit(url).path) if url.startswith("file:") else url)
+        self._new = new
 
     def path(self, key: str) -> Path:
         """Where the bytes of `key` lie."""
@@ -94,6 +100,7 @@ class ArtifactFolder(ArtifactStore):
 
     def writer(self, key: str) -> BlobWriter:
         path = self.path(key)
+        self._find(writing=True)
         try:
             return _FileWriter(path)
         except OSError as error:
@@ -114,6 +121,7 @@ class ArtifactFolder(ArtifactStore):
 
     def delete(self, key: str) -> None:
         path = self.path(key)
+        self._find(writing=True)
         try:
             path.unlink(missing_ok=True)
             _temporary(path).unlink(missing_ok=True)
@@ -136,10 +144,46 @@ class ArtifactFolder(ArtifactStore):
         try:
             yield
         except FileNotFoundError as error:
-            kind = BlobMissing if self.root.is_dir() else StorageFailed
-            raise kind(reason(error)) from error
+            self._find()
+            raise BlobMissing(reason(error)) from error
         except OSError as error:
             raise StorageFailed(reason(error)) from error
+
+    def _find(self, *, writing: bool = False) -> None:
+        """Raise StorageFailed unless the store is there; mark one in use, and a new one that is written to."""
+        mark = self.root / MARK
+        try:
+            mark.stat()
+            self._new = False
+            return
+        except (FileNotFoundError, NotADirectoryError):
+            in_use = _holds_blobs(self.root)
+        except OSError as error:
+            raise StorageFailed(reason(error)) from error
+        if not in_use and not (writing and self._new):
+            raise StorageFailed("the artifact store is away: its folder is not mounted, or not the one it was")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # Without content it is there whole or not at all.
+            mark.touch()
+            _sync_folder(self.root)
+            self._new = False
+        except OSError as error:
+            # One that is full is in use all the same.
+            if not in_use:
+                raise StorageFailed(reason(error)) from error
+
+
+def _holds_blobs(root: Path) -> bool:
+    return any(name.startswith(f"{Prefix.ARTIFACT}_") for _, _, names in os.walk(root) for name in names)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _temporary(path: Path) -> Path:

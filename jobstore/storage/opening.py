@@ -9,12 +9,15 @@ from jobstore.storage.folder import ArtifactFolder
 from jobstore.storage.interface import ArtifactStore, checked
 
 
-def open_artifacts(settings: Settings) -> ArtifactStore:
-    """The artifact store of these settings, not yet asked for anything. Raises ValueError for other addresses."""
+def open_artifacts(settings: Settings, *, new: bool = False) -> ArtifactStore:
+    """The artifact store of these settings, not yet asked for anything. Raises ValueError for other addresses.
+
+    `new` says that nothing is kept in it yet.
+    """
     url = settings.resolved_artifacts_url
     parts = urlsplit(url)
     if parts.scheme == "file" or url.startswith("/"):
-        return ArtifactFolder(url)
+        return ArtifactFolder(url, new=new)
     if parts.scheme != "s3":
         raise ValueError(
             f"PALS_ARTIFACTS_URL must be a folder (file:///…) or a bucket (s3://bucket/prefix), not {parts.scheme}:"

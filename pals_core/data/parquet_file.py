@@ -13,7 +13,10 @@ from pals_core.data.raw import RawTable, column_names, unreadable_table
 
 
 def read_parquet_file(path: Path) -> RawTable:
-    """Read every column that may hold times, numbers or series ids; raises InvalidTable for a damaged file."""
+    """Read every column that may hold times, numbers or series ids; raises InvalidTable for a damaged file.
+
+    Raises OSError when the file cannot be read, whatever it holds.
+    """
     try:
         with pq.ParquetFile(path) as file:
             names, nameless = column_names(file.schema_arrow.names)
@@ -21,6 +24,9 @@ def read_parquet_file(path: Path) -> RawTable:
                 raise unreadable_table("the file has columns and no rows")
             table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
+        # The system's errors have a number; what Arrow finds wrong with the bytes has none.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise unreadable_table(f"the Parquet file is damaged: {error}") from error
     columns: dict[str, pa.ChunkedArray] = {}
     unreadable: list[str] = []

@@ -158,7 +158,7 @@ def serving(folder: Path, environment: Mapping[str, str] | None = None, before: 
     try:
         line = process.stdout.readline()
         assert line.startswith("PALS listens on "), (folder / "stderr").read_text()
-        artifacts = ArtifactFolder(settings.resolved_artifacts_url)
+        artifacts = ArtifactFolder(settings.resolved_artifacts_url, new=True)
         with httpx.Client(base_url=line.split()[-1], timeout=60) as http:
             yield Server(http, settings, database, artifacts, process)
     finally:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from api.multipart import FormReader
+from jobstore.storage.folder import MARK
 from jobstore.tables import Artifact
 from pals_core.data.table import Table
 from tests.api.conftest import Problem, Server, serving, table_frame
@@ -26,7 +27,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def stored_files(server: Server) -> set[Path]:
-    return {path for path in server.artifacts.root.rglob("*") if path.is_file()}
+    return {path for path in server.artifacts.root.rglob("*") if path.is_file() and path.name != MARK}
 
 
 def pending(server: Server) -> int:

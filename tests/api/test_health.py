@@ -50,6 +50,24 @@ def test_readiness_names_what_is_missing(tmp_path: Path, problem: Problem) -> No
         assert server.http.get("/readyz").json()["parts"]["storage"]["ready"] is False
 
 
+def test_a_store_that_is_not_mounted_is_not_ready_and_takes_nothing(tmp_path: Path, server: Server) -> None:
+    with serving(tmp_path) as before:
+        before.upload(server.table)
+        root = before.artifacts.root
+    mounted = root.rename(tmp_path / "mounted")
+    root.mkdir()
+    with serving(tmp_path) as again:
+        part = again.http.get("/readyz").json()["parts"]["storage"]
+        assert part["ready"] is False
+        assert "its folder is not mounted" in part["message"]
+        upload = again.http.post("/v1/datasets", content=server.table, headers={"Content-Type": "text/csv"})
+        assert upload.status_code == 507
+        assert list(root.iterdir()) == []
+        root.rmdir()
+        mounted.rename(root)
+        assert again.http.get("/readyz").json()["parts"]["storage"]["ready"] is True
+
+
 def test_a_job_is_taken_while_the_broker_is_away(tmp_path: Path, server: Server) -> None:
     with serving(tmp_path, {"PALS_BROKER_URL": "redis://127.0.0.1:1/0"}) as alone:
         alone.table = server.table

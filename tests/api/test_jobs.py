@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from api.schemas.jobs import EXAMPLE_JOB
-from jobstore.leases import Beginning
+from jobstore.database import now
+from jobstore.leases import Beginning, wait_for_storage
 from jobstore.lifecycle import JobStatus
 from jobstore.metrics import Point
+from jobstore.tables import Job
 from jobstore.workers import WorkerIdentity
 from tests.api.conftest import SMALL, Problem, Server, csv_of, serving
 
@@ -147,6 +150,20 @@ def test_a_queued_job_says_how_many_go_first_and_what_it_waits_for(tmp_path: Pat
 def test_with_a_live_worker_a_job_waits_for_its_turn_alone(server: Server, live_worker: WorkerIdentity) -> None:
     job = server.queue()
     assert job["queue"]["waiting_for"] is None
+
+
+def test_a_job_that_waits_for_the_store_says_until_when(server: Server, live_worker: WorkerIdentity) -> None:
+    job_id = server.queue()["id"]
+    lease = server.claim(job_id)
+    with server.database.write() as session:
+        wait_for_storage(session, lease, message="away", runtime_seconds=0.0)
+    job = server.http.get(f"/v1/jobs/{job_id}").json()
+    assert (job["status"], job["status_reason"]) == ("queued", "storage_unavailable")
+    assert job["queue"]["estimated_wait_seconds"] is None
+    assert re.fullmatch(r"the artifact store; the next try is at \S+ \S+ UTC", job["queue"]["waiting_for"])
+    with server.database.write() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(not_before=now(session)))
+    assert server.http.get(f"/v1/jobs/{job_id}").json()["queue"]["waiting_for"] is None
     (worker,) = server.http.get("/v1/workers").json()["data"]
     (slot,) = worker["slots"]
     assert (worker["id"], slot["device_classes"], slot["job"]) == (live_worker.id, ["cpu", "auto"], None)

@@ -57,7 +57,7 @@ def test_the_rows_are_jobs_that_are_claimed_lost_and_given_up(database: Database
 
     with database.write() as session:
         lease_some(session, jobs=10, lease_seconds=-3600)
-    Upkeep(database, ArtifactFolder(settings.resolved_artifacts_url), Bell(settings), settings).once()
+    Upkeep(database, ArtifactFolder(settings.resolved_artifacts_url, new=True), Bell(settings), settings).once()
     assert count_by(database, Job.status)["running"] == 8
     with database.write() as session:
         assert session.scalar(select(func.count()).select_from(State)) == 14

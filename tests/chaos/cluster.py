@@ -56,7 +56,7 @@ class Cluster:
     def __post_init__(self) -> None:
         self.settings = Settings.model_validate({name[5:].lower(): value for name, value in self.environment.items()})
         self.database: Database = open_database(self.settings)
-        self.artifacts = ArtifactFolder(self.settings.resolved_artifacts_url)
+        self.artifacts = ArtifactFolder(self.settings.resolved_artifacts_url, new=True)
         self.base_url = f"http://127.0.0.1:{self.settings.port}"
 
     @property

@@ -14,6 +14,7 @@ from jobstore.events import EventType, events_after
 from jobstore.lifecycle import FINAL_STATUSES, JobStatus
 from jobstore.metrics import read_series
 from jobstore.scratch import own_scratch
+from jobstore.storage.folder import MARK
 from jobstore.tables import Artifact, Event, Job, Leader
 from jobstore.upkeep import Upkeep
 from jobstore.wakeups import Bell
@@ -100,7 +101,7 @@ def wrong_with_store(cluster: Cluster) -> Iterator[str]:
     with cluster.database.read() as session:
         kept = {artifact.key: artifact for artifact in session.scalars(select(Artifact))}
     root = cluster.artifacts.root
-    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()} - {MARK}
     yield from (f"file {key} belongs to nobody" for key in sorted(files - kept.keys()))
     for key, artifact in kept.items():
         if key not in files or hashlib.sha256((root / key).read_bytes()).hexdigest() != artifact.sha256:

@@ -216,7 +216,7 @@ def new_service(folder: Path) -> Iterator[Service]:
     settings = Settings(data_dir=folder / "data", offload_processes=1)
     database = open_database(settings)
     schema.upgrade(database)
-    yield Service(settings, database, ArtifactFolder(settings.resolved_artifacts_url), free_port())
+    yield Service(settings, database, ArtifactFolder(settings.resolved_artifacts_url, new=True), free_port())
     database.close()
 
 

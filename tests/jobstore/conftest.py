@@ -191,12 +191,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         settings.root.mkdir()
         shutil.copy(request.getfixturevalue("migrated_sqlite"), settings.root / "pals.db")
         database = open_database(settings)
-        yield Store(database, settings, ArtifactFolder(settings.resolved_artifacts_url))
+        yield Store(database, settings, ArtifactFolder(settings.resolved_artifacts_url, new=True))
         database.close()
         return
     database = request.getfixturevalue("migrated_postgres")
     url = database.engine.url.render_as_string(hide_password=False)
     settings = Settings.model_validate({"data_dir": tmp_path / "data", "database_url": url})
-    yield Store(database, settings, ArtifactFolder(settings.resolved_artifacts_url))
+    yield Store(database, settings, ArtifactFolder(settings.resolved_artifacts_url, new=True))
     with database.write() as session:
         session.execute(text(f"TRUNCATE {', '.join(table.name for table in Base.metadata.sorted_tables)}"))

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from jobstore.artifacts import forget, mark_deleting, sweepable
 from jobstore.database import now
 from jobstore.storage import StorageFailed, StoredBlob
+from jobstore.storage.folder import MARK
 from jobstore.tables import Artifact
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def files_under(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file()]
+    return [path for path in root.rglob("*") if path.is_file() and path.name != MARK]
 
 
 def sweep(store: Store, *, hours: float) -> list[str]:
@@ -103,7 +104,7 @@ DYING_WRITER = """
 import os, pathlib, signal, sys
 from jobstore.storage import ArtifactFolder
 root, key, point = sys.argv[1:]
-writer = ArtifactFolder(root).writer(key)
+writer = ArtifactFolder(root, new=True).writer(key)
 def die(name):
     if name == point:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import update
 
 from jobstore.checkpoints import NewCheckpoint, checkpoints_of
 from jobstore.database import now
@@ -31,7 +30,6 @@ from jobstore.leases import (
 from jobstore.lifecycle import JobStatus, MoveNotAllowed, StatusReason
 from jobstore.metrics import Point, read_series
 from jobstore.storage import StoredBlob
-from jobstore.tables import Job
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -253,24 +251,6 @@ def test_a_lost_job_is_queued_again_until_it_was_lost_max_attempts_times(store: 
     assert "signal 9" in job.error["message"]
     assert "max_attempts is 2" in job.error["message"]
     assert store.claim() is None
-
-
-def test_a_job_whose_store_failed_is_put_off_and_fails_in_the_end_for_that_reason(store: Store) -> None:
-    job_id = store.queue(max_attempts=2)
-    for expected in ("queued", "failed"):
-        lease = store.claim()
-        assert lease is not None
-        with store.database.write() as session:
-            wait_for_storage(session, lease, message="no space left", runtime_seconds=1.0)
-        assert store.job(job_id).status == expected
-        assert store.claim() is None
-        with store.database.write() as session:
-            session.execute(update(Job).values(not_before=now(session)))
-
-    job = store.job(job_id)
-    assert job.error is not None
-    assert (job.status_reason, job.error["code"]) == ("internal", "storage_failed")
-    assert "no space left; lost 2 times, max_attempts is 2" in job.error["message"]
 
 
 def test_draining_workers_never_use_up_a_jobs_attempts(store: Store) -> None:

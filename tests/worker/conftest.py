@@ -117,7 +117,7 @@ class Stack:
             if explodes:
                 values = np.full(columns, 0.0 if step < 0.7 * steps else 1e200)
             lines.append(f"{start + step}," + ",".join(f"{value:.6g}" for value in values))
-        artifacts = ArtifactFolder(self.settings.resolved_artifacts_url)
+        artifacts = ArtifactFolder(self.settings.resolved_artifacts_url, new=True)
         with self.database.write() as session:
             artifact = new_artifact(session, DEFAULT_TENANT, "datasets")
             artifact_id, key = artifact.id, artifact.key
@@ -224,6 +224,13 @@ class Stack:
 
     def cancel(self, job_id: str) -> None:
         self.ask(cancel, job_id)
+
+    def end_wait(self, job_id: str) -> None:
+        """Let a job that is put off be claimed now."""
+        with self.database.write() as session:
+            job = lock(session, job_id)
+            assert job is not None
+            job.not_before = None
 
     def states(self, job_id: str) -> list[SavedState]:
         """The job's saved states, newest first."""

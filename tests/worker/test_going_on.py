@@ -15,7 +15,6 @@ from sqlalchemy import func, select
 from jobstore.checkpoints import checkpoints_of
 from jobstore.control import pause, resume, retry
 from jobstore.events import EventType
-from jobstore.jobs import lock
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
 from jobstore.storage import ArtifactFolder
@@ -204,13 +203,12 @@ def test_a_training_whose_disk_is_full_goes_on_when_there_is_room_again(stack: S
     limits = (64, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     resource.prlimit(worker.training_child().pid, resource.RLIMIT_FSIZE, limits)
     job = stack.wait_for_status(job_id, JobStatus.QUEUED)
-    assert job.losses == 1
-    with stack.database.write() as session:
-        lock(session, job_id).not_before = None
+    assert (job.losses, job.status_reason) == (0, StatusReason.STORAGE_UNAVAILABLE)
+    stack.end_wait(job_id)
     job = stack.wait_for_status(job_id, JobStatus.SUCCEEDED)
     assert (job.attempt, job.reproducible) == (2, True)
     no_room = [
         event.message for event in stack.events(job_id) if "no room for the files of the training" in event.message
     ]
     assert len(no_room) == 1
-    assert "queued again (1 of 3 attempts lost)" in no_room[0]
+    assert "queued again, the next try is at" in no_room[0]

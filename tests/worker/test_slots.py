@@ -3,13 +3,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from sqlalchemy import update
 
+from jobstore.lifecycle import JobStatus, StatusReason
+from jobstore.tables import Job
 from jobstore.workers import DeviceClass, Slot
+from worker import run
 from worker.child import CannotStart, Standby, TrainingProcess
+from worker.protocol import Gpu, Ready
+from worker.run import TrainingWorker
 from worker.slots import cpu_count, gpu_names, memory_bytes, plan_slots, processor, visible_gpus
+
+if TYPE_CHECKING:
+    from tests.worker.conftest import Stack
 
 CPU, CUDA, AUTO = DeviceClass.CPU, DeviceClass.CUDA, DeviceClass.AUTO
 
@@ -115,6 +125,26 @@ def test_a_child_that_cannot_be_started_is_missing_until_one_can(
         assert standby.refill("cpu-0")
     finally:
         standby.stop()
+
+
+def test_a_slot_whose_gpu_is_gone_takes_no_more_jobs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-that-is-gone")
+    gpu = Gpu(name="gone", memory_bytes=0)
+    monkeypatch.setattr(run, "found_by", lambda _scout: Ready(torch="2", cuda_devices=(gpu,)))
+    job_id = stack.add_job(stack.add_dataset(), training={"device": "cuda"}, ring=False)
+    with stack.database.write() as session:
+        session.execute(update(Job).values(device_class=CUDA))
+    worker = TrainingWorker(stack.settings, stack.database)
+    worker.start()
+    try:
+        worker.work()
+    finally:
+        worker.stop()
+
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason) == (JobStatus.QUEUED, StatusReason.WORKER_LOST)
+    assert (job.attempt, job.losses) == (1, 1)
+    assert stack.events(job_id)[-1].message.startswith("the GPU of its slot is gone: device cuda was asked for")
 
 
 def test_a_host_has_a_processor_and_memory() -> None:

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import select
 
 from jobstore.checkpoints import checkpoints_of
 from jobstore.control import pause, retry
 from jobstore.leases import Lease, claim_next
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.storage import ArtifactFolder, ArtifactStore, BlobWriter, StorageFailed
+from jobstore.tables import Artifact
 from pals_core.errors import ErrorCode
 from pals_core.training.events import CheckpointSaved, Progress, StateSaved
 from tests.worker.first_words import STARTED
 from worker import supervise
 from worker.clock import lease_time
 from worker.ownership import Ownership
-from worker.protocol import DiskFull, Failed, Suspend, Suspended, Train
+from worker.protocol import DatasetUnreadable, DiskFull, Failed, Suspend, Suspended, Train
 from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
@@ -75,11 +77,12 @@ def supervised(
     draining: bool | threading.Event = False,
     artifacts: ArtifactStore | None = None,
     asked: float | None = None,
+    usable: bool = True,
 ) -> Played:
     """Run it; a worker that is `draining`, but for an event of the test's own, begins to with the training."""
     if not isinstance(draining, threading.Event):
         draining = child.told if draining else threading.Event()
-    Supervisor(
+    supervisor = Supervisor(
         Ownership(
             lease,
             stack.database,
@@ -93,7 +96,8 @@ def supervised(
         threads=1,
         draining=draining,
         under_way=lambda: None,
-    ).run()
+    )
+    assert supervisor.run() is usable
     return child
 
 
@@ -257,18 +261,45 @@ def test_a_state_that_cannot_be_stored_is_warned_of_and_nothing_else(
 
     job = stack.job(job_id)
     assert (job.status, stack.states(job_id)) == (JobStatus.QUEUED, [])
+    assert list(tmp_path.glob("saved-*")) == []
+    with stack.database.read() as session:
+        assert session.scalars(select(Artifact.status).where(Artifact.key.contains("/states/"))).all() == ["pending"]
     said = [event.message for event in stack.events(job_id) if event.level == "warning"]
     assert said == ["the state after step 7 was not saved: the artifact store failed: No space left on device"]
     assert stack.events(job_id)[-1].message == "its worker is stopping; queued again, it starts over"
 
 
-def test_a_training_without_room_for_its_files_is_put_off(stack: Stack) -> None:
-    job_id = stack.add_job(stack.add_dataset(), ring=False)
-    no_room = DiskFull(message="no room for the files of the training: No space left on device")
-    supervised(stack, claimed(stack, job_id), Played([STARTED, no_room]))
+@pytest.mark.parametrize(
+    "away",
+    [
+        DiskFull(message="no room for the files of the training: No space left on device"),
+        DatasetUnreadable(message="the dataset cannot be read: Input/output error"),
+    ],
+)
+def test_a_training_without_room_for_its_files_or_without_its_dataset_is_put_off(
+    stack: Stack, away: DiskFull | DatasetUnreadable
+) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
+    supervised(stack, claimed(stack, job_id), Played([away]))
     job = stack.job(job_id)
-    assert (job.status, job.losses, job.not_before is not None) == (JobStatus.QUEUED, 1, True)
-    assert stack.events(job_id)[-1].message == f"{no_room.message}; queued again (1 of 3 attempts lost)"
+    assert (job.status, job.status_reason) == (JobStatus.QUEUED, StatusReason.STORAGE_UNAVAILABLE)
+    assert (job.losses, job.not_before is not None) == (0, True)
+    assert stack.events(job_id)[-1].message.startswith(f"{away.message}; queued again, the next try is at ")
+
+
+def test_a_gpu_that_is_gone_is_a_loss_and_its_slot_is_of_no_more_use(stack: Stack) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=2)
+    gone = Failed(code=ErrorCode.DEVICE_UNAVAILABLE, message="device cuda was asked for; this machine has none")
+    supervised(stack, claimed(stack, job_id), Played([gone]), usable=False)
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.WORKER_LOST, 1)
+    assert stack.events(job_id)[-1].message == (
+        f"the GPU of its slot is gone: {gone.message}; queued again (1 of 2 attempts lost)"
+    )
+    supervised(stack, claimed(stack, job_id), Played([gone]), usable=False)
+    job = stack.job(job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == (JobStatus.FAILED, "worker_lost")
 
 
 def test_out_of_memory_is_tried_once_more_with_half_batches_from_the_last_state(stack: Stack, tmp_path: Path) -> None:
@@ -296,20 +327,25 @@ def test_batches_of_one_window_have_no_parts(stack: Stack) -> None:
     assert stack.job(job_id).status == JobStatus.FAILED
 
 
-def test_a_store_that_does_not_answer_costs_time_and_no_state(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id = stack.add_job(stack.add_dataset(), ring=False)
+@pytest.mark.parametrize("mount_point", [False, True], ids=["nothing there", "an empty folder there"])
+def test_a_store_that_does_not_answer_costs_time_and_no_state(stack: Stack, tmp_path: Path, mount_point: bool) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
     lines = [STARTED, saved_state(tmp_path, 3), Suspended()]
     supervised(stack, claimed(stack, job_id), Played(lines), draining=True)
     artifacts = ArtifactFolder(stack.settings.resolved_artifacts_url)
     away = artifacts.root.rename(tmp_path / "away")
+    if mount_point:
+        artifacts.root.mkdir()
+    before = stack.job(job_id).runtime_seconds
     child = supervised(stack, claimed(stack, job_id), Played([]))
     assert child.sent == []
     job = stack.job(job_id)
-    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.INTERNAL, 1)
+    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.STORAGE_UNAVAILABLE, 0)
     assert job.not_before is not None
     assert job.not_before > job.queued_at
+    assert job.runtime_seconds == before
+    if mount_point:
+        artifacts.root.rmdir()
     away.rename(artifacts.root)
     assert [state.step for state in stack.states(job_id)] == [3]
 

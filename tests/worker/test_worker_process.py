@@ -24,18 +24,21 @@ from jobstore.fleet import crews
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.metrics import read_series
 from jobstore.storage import ArtifactFolder
+from jobstore.storage.folder import MARK
 from jobstore.tables import Artifact, Job
 from jobstore.upkeep import Upkeep
 from jobstore.wakeups import Bell
 from pals_core.checkpoint.container import read_header
 from pals_core.checkpoint.header import NetworkCost
 from pals_core.evaluation.document import Evaluation
+from tests.eventually import eventually
 from worker.slots import cpu_count
 
 if TYPE_CHECKING:
     from tests.worker.conftest import Stack
 
 LONG = {"epochs": 10_000, "patience": 10_000}
+PATIENCE = 90.0
 
 
 def moves(stack: Stack, job_id: str) -> list[tuple[str | None, str, str | None]]:
@@ -201,17 +204,51 @@ def test_a_diverging_training_is_the_users_error_and_says_so(stack: Stack) -> No
 
 
 def test_a_crash_tells_the_tail_of_standard_error(stack: Stack) -> None:
-    dataset_id = stack.add_dataset()
-    job_id = stack.add_job(dataset_id, ring=False)
-    stored = ArtifactFolder(stack.settings.resolved_artifacts_url).path(stack.dataset_key)
-    stored.unlink()
-    stored.mkdir()
+    job_id = stack.add_job(stack.add_dataset(), ring=False)
+    with stack.database.write() as session:
+        session.execute(update(Job).values(spec={"of": "another version"}))
     stack.start_worker()
     job = stack.wait_for_status(job_id, JobStatus.FAILED)
     assert job.status_reason == StatusReason.INTERNAL
     assert job.error is not None
     assert job.error["code"] == "training_crashed"
-    assert "IsADirectoryError" in job.error["message"]
+    assert "ValidationError" in job.error["message"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read is there on Linux only")
+def test_a_dataset_that_cannot_be_read_is_waited_for(stack: Stack) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
+    stored = ArtifactFolder(stack.settings.resolved_artifacts_url).path(stack.dataset_key)
+    kept = stored.rename(stored.with_name("kept"))
+    stored.symlink_to("/proc/self/mem")  # its first bytes are no memory of anybody's: a real EIO
+    stack.start_worker()
+    why = "the dataset cannot be read: Input/output error"
+    eventually(lambda: why in stack.events(job_id)[-1].message, "the job is put off", PATIENCE)
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason, job.losses) == (JobStatus.QUEUED, StatusReason.STORAGE_UNAVAILABLE, 0)
+
+    stored.unlink()
+    kept.rename(stored)
+    stack.end_wait(job_id)
+    assert stack.wait_for_status(job_id, JobStatus.SUCCEEDED).attempt == 2
+
+
+def test_a_worker_whose_store_is_not_mounted_fails_no_job(stack: Stack, tmp_path: Path) -> None:
+    job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
+    root = ArtifactFolder(stack.settings.resolved_artifacts_url).root
+    away = root.rename(tmp_path / "away")
+    root.mkdir()
+    stack.start_worker()
+    eventually(lambda: stack.events(job_id)[-1].data.get("reason") is not None, "the job is put off", PATIENCE)
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason) == (JobStatus.QUEUED, StatusReason.STORAGE_UNAVAILABLE)
+    assert "its folder is not mounted" in stack.events(job_id)[-1].message
+    assert list(root.iterdir()) == []
+
+    root.rmdir()
+    away.rename(root)
+    stack.end_wait(job_id)
+    assert stack.wait_for_status(job_id, JobStatus.SUCCEEDED).attempt == 2
 
 
 def test_a_dataset_whose_bytes_are_gone_fails_its_jobs_and_says_so(stack: Stack) -> None:
@@ -310,16 +347,18 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_fails_the_job_with_the_reason_and_leaves_no_torn_file(tiny_disk: Path, make_stack: Any) -> None:
+def test_a_full_disk_puts_the_job_off_with_the_reason_and_leaves_no_torn_file(tiny_disk: Path, make_stack: Any) -> None:
     stack = make_stack(PALS_ARTIFACTS_URL=tiny_disk.as_uri())
     dataset_id = stack.add_dataset()
     large = {"name": "transformer", "d_model": 128, "d_ff": 256, "heads": 2}
     job_id = stack.add_job(dataset_id, model=large, max_attempts=1)
     stack.start_worker()
-    job = stack.wait_for_status(job_id, JobStatus.FAILED)
-    assert job.error["code"] == "storage_failed"
-    assert "No space left on device" in job.error["message"]
-    assert [path.name for path in tiny_disk.rglob("*") if path.is_file()] == [Path(stack.dataset_key).name]
+    eventually(lambda: stack.job(job_id).status_reason is not None, "the job is put off", PATIENCE)
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason) == (JobStatus.QUEUED, StatusReason.STORAGE_UNAVAILABLE)
+    assert "No space left on device" in stack.events(job_id)[-1].message
+    files = {path.name for path in tiny_disk.rglob("*") if path.is_file()}
+    assert files == {MARK, Path(stack.dataset_key).name}
 
 
 def test_the_supervising_process_never_imports_torch() -> None:

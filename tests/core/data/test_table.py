@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pals_core.data.parquet_file import read_parquet_file
 from pals_core.data.table import Table, read_table
 from pals_core.errors import InvalidSpec, InvalidTable
 
@@ -70,6 +72,18 @@ def test_a_long_frame_is_a_table() -> None:
     table = Table.from_frame(frame)
     assert (table.columns, table.frequency) == (("x", "y"), "ME")
     np.testing.assert_array_equal(table.values, [[0, 3], [1, 4], [2, 5]])
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read is there on Linux only")
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_bad_table() -> None:
+    with pytest.raises(OSError, match="Input/output error") as failure:
+        read_table(Path("/proc/self/mem"))  # its first bytes are no memory of anybody's
+    assert failure.value.errno == errno.EIO
+
+
+def test_a_parquet_file_that_the_system_does_not_give_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_parquet_file(tmp_path / "t.parquet")
 
 
 def test_an_empty_frame_is_refused() -> None:

@@ -12,6 +12,7 @@ from s3fs import S3FileSystem
 
 from jobstore.settings import Settings
 from jobstore.storage import ArtifactFolder, ArtifactStore, open_artifacts
+from jobstore.storage.folder import MARK
 from tests.servers.s3 import S3Server
 
 BYTES = bytes(range(256)) * 100_000  # 25 MB: many times the buffers on the way, several parts
@@ -24,7 +25,7 @@ class Inside(ABC):
 
     @abstractmethod
     def keys(self) -> list[str]:
-        """Everything that is visible."""
+        """Every blob that is visible."""
 
     @abstractmethod
     def torn(self) -> list[str]:
@@ -33,13 +34,14 @@ class Inside(ABC):
 
 class InsideFolder(Inside):
     def __init__(self, root: Path) -> None:
-        folder = open_artifacts(Settings(artifacts_url=root.as_uri()))
+        folder = open_artifacts(Settings(artifacts_url=root.as_uri()), new=True)
         assert isinstance(folder, ArtifactFolder)
         self.store: ArtifactFolder = folder
 
     def files(self) -> list[str]:
         root = self.store.root
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        return sorted(name for name in names if name != MARK)
 
     def keys(self) -> list[str]:
         return [name for name in self.files() if not name.endswith(".part")]
