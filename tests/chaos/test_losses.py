@@ -51,10 +51,17 @@ def test_losses_are_counted_though_a_saved_state_makes_the_job_forget_them(store
     assert again is not None
     store.save_state(again, 1, 3)
     assert store.job(lease.job_id).losses == 0
-    with store.database.write() as session:
-        wait_for_storage(session, again, message="no room", runtime_seconds=1)
+    kill_child(store, again)
     found = [(loss.job_id, loss.attempt, loss.worker) for loss in losses_of(store, lease.job_id)]
     assert found == [(lease.job_id, 1, "wrk_1"), (lease.job_id, 2, "wrk_2")]
+
+
+def test_a_wait_for_the_store_is_no_loss(store: Store) -> None:
+    lease = store.run()
+    with store.database.write() as session:
+        wait_for_storage(session, lease, message="no room", runtime_seconds=1)
+    assert store.job(lease.job_id).status == "queued"
+    assert losses_of(store, lease.job_id) == []
 
 
 def test_a_lease_that_ended_and_the_loss_that_fails_a_job_count(store: Store) -> None:
