@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -69,11 +69,6 @@ def classes_to_ring(session: Session) -> list[DeviceClass]:
 
     Who hears a wake-up fills one slot.
     """
-    now = database_now(session)
-    counts = select(Job.device_class, func.count()).where(claimable(now)).group_by(Job.device_class)
-    waiting = [(device, jobs) for device, jobs in session.execute(counts)]
-    if not waiting:
-        return []
     free: Counter[str] = Counter(
         device
         for crew in crews(session)
@@ -81,7 +76,13 @@ def classes_to_ring(session: Session) -> list[DeviceClass]:
         if occupied.free
         for device in occupied.slot.device_classes
     )
-    return [DeviceClass(device) for device, jobs in waiting for _ in range(min(jobs, free[device]))]
+    now = database_now(session)
+    ringing: list[DeviceClass] = []
+    for device, slots in free.items():
+        # No more than can be taken: there may be a million.
+        some = select(Job.id).where(claimable(now), Job.device_class == device).limit(slots)
+        ringing += [DeviceClass(device)] * len(session.scalars(some).all())
+    return ringing
 
 
 class Upkeep:
