@@ -3,7 +3,7 @@
 To the child, on its standard input: one Train, then a LeaseRenewed at each renewal, and perhaps a
 Suspend. The input's end means that the supervisor is gone. From the child: Ready once torch is
 imported, then the training's events, and at the end Finished, Failed,
-DiskFull, DatasetUnreadable or Suspended.
+StorageUnavailable or Suspended.
 
 When a lease ends is told as a moment of `worker.clock.lease_time`: a line that is read late, by a child that was
 frozen, promises nothing more than it did when it was written.
@@ -78,17 +78,10 @@ class Failed(Line):
     param: str | None = None
 
 
-class DiskFull(Line):
-    """There is no room for the training's own files; nothing is wrong with the job."""
+class StorageUnavailable(Line):
+    """No room for the files of the training, or no bytes of the dataset from the system; the job is not to blame."""
 
-    type: Literal["disk_full"] = "disk_full"
-    message: str
-
-
-class DatasetUnreadable(Line):
-    """The system does not give the bytes of the dataset; nothing is wrong with the job."""
-
-    type: Literal["dataset_unreadable"] = "dataset_unreadable"
+    type: Literal["storage_unavailable"] = "storage_unavailable"
     message: str
 
 
@@ -99,7 +92,7 @@ class Suspended(Line):
 
 
 _ToChild = Train | LeaseRenewed | Suspend
-_FromChild = Ready | Failed | DiskFull | DatasetUnreadable | Suspended | TrainingEvent
+_FromChild = Ready | Failed | StorageUnavailable | Suspended | TrainingEvent
 ToChild = TypeAdapter[_ToChild](Annotated[_ToChild, Field(discriminator="type")])
 FromChild = TypeAdapter[_FromChild](Annotated[_FromChild, Field(discriminator="type")])
 

@@ -124,7 +124,7 @@ class TrainingWorker:
         _log.warning("job %s is given back: %s", lease.job_id, why)
         internal, runtime = StatusReason.INTERNAL, lease.runtime_seconds
         try:
-            ownership.write(lambda session: release(session, lease, why=why, reason=internal, runtime_seconds=runtime))
+            ownership.write(partial(release, lease=lease, why=why, reason=internal, runtime_seconds=runtime))
         except LeaseLost:
             _log.warning("job %s: the lease is lost, upkeep puts it back", lease.job_id)
 

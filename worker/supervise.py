@@ -40,7 +40,7 @@ from worker.keep import Interrupted, fetch_newest_state, keep_checkpoint, keep_s
 from worker.memory import MemoryWatch, smaller_limit
 from worker.narrate import Narrator
 from worker.ownership import Ownership
-from worker.protocol import DatasetUnreadable, DiskFull, Failed, LeaseRenewed, Suspend, Suspended, Train
+from worker.protocol import Failed, LeaseRenewed, StorageUnavailable, Suspend, Suspended, Train
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class Supervisor:
             self._finished = line
         elif isinstance(line, Failed):
             self._failed = line
-        elif isinstance(line, DiskFull | DatasetUnreadable):
+        elif isinstance(line, StorageUnavailable):
             raise StorageFailed(line.message)
         else:
             self._narrator.hear(line)
@@ -278,17 +278,15 @@ class Supervisor:
         self._queue_again("its worker is stopping", StatusReason.WORKER_DRAINING)
 
     def _queue_again(self, why: str, reason: StatusReason) -> None:
-        runtime = self._runtime()
-        self._write(lambda session: release(session, self._lease, why=why, reason=reason, runtime_seconds=runtime))
+        self._write(partial(release, lease=self._lease, why=why, reason=reason, runtime_seconds=self._runtime()))
 
     def _lose(self, message: str) -> None:
-        runtime = self._runtime()
-        self._write(lambda session: lose(session, self._lease, message=message, runtime_seconds=runtime))
+        self._write(partial(lose, lease=self._lease, message=message, runtime_seconds=self._runtime()))
 
     def _wait_for_storage(self, message: str) -> None:
         # Until the training has begun, the time is the store's, not the job's.
         runtime = self._runtime() if self._begun else self._lease.runtime_seconds
-        self._write(lambda session: wait_for_storage(session, self._lease, message=message, runtime_seconds=runtime))
+        self._write(partial(wait_for_storage, lease=self._lease, message=message, runtime_seconds=runtime))
 
     def _over_time(self) -> bool:
         limit = self._lease.limits["max_runtime_seconds"]
@@ -329,9 +327,8 @@ class Supervisor:
 
     def _fail(self, failed: Failed) -> None:
         if may_fit_in_parts(self._lease, failed.code):
-            runtime = self._runtime()
             text = f"{failed.message}; its batches are now computed in two parts"
-            self._write(lambda session: release_smaller(session, self._lease, why=text, runtime_seconds=runtime))
+            self._write(partial(release_smaller, lease=self._lease, why=text, runtime_seconds=self._runtime()))
         elif failed.code is ErrorCode.DEVICE_UNAVAILABLE:
             # The slot has a GPU, or it would not have been given the job.
             self._device_lost = True
@@ -362,8 +359,7 @@ class Supervisor:
         result: dict[str, object] | None = None,
     ) -> None:
         end = partial(finish, to=to, message=message, reason=reason, error=error, result=result)
-        runtime = self._runtime()
-        self._write(lambda session: end(session, self._lease, runtime_seconds=runtime))
+        self._write(partial(end, lease=self._lease, runtime_seconds=self._runtime()))
 
     def _runtime(self) -> float:
         """Seconds of all attempts so far."""

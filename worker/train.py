@@ -27,12 +27,11 @@ from worker.outbox import INTERVAL_SECONDS, Outbox
 from worker.protocol import (
     EXIT_LEASE_ENDED,
     EXIT_ORPHANED,
-    DatasetUnreadable,
-    DiskFull,
     Failed,
     Gpu,
     LeaseRenewed,
     Ready,
+    StorageUnavailable,
     Suspend,
     Suspended,
     ToChild,
@@ -131,7 +130,7 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
         except OSError as error:
             if error.errno is None:
                 raise
-            say(DatasetUnreadable(message=f"the dataset cannot be read: {os.strerror(error.errno)}"))
+            say(StorageUnavailable(message=f"the dataset cannot be read: {os.strerror(error.errno)}"))
             return 0
         trainer = Trainer(
             spec,
@@ -164,7 +163,7 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
         if error.errno not in NO_ROOM:
             traceback.print_exc()
             return 1
-        say(DiskFull(message=f"no room for the files of the training: {os.strerror(error.errno)}"))
+        say(StorageUnavailable(message=f"no room for the files of the training: {os.strerror(error.errno)}"))
     except Exception:
         traceback.print_exc()
         return 1

@@ -25,7 +25,7 @@ from tests.worker.first_words import STARTED
 from worker import supervise
 from worker.clock import lease_time
 from worker.ownership import Ownership
-from worker.protocol import DatasetUnreadable, DiskFull, Failed, Suspend, Suspended, Train
+from worker.protocol import Failed, StorageUnavailable, Suspend, Suspended, Train
 from worker.supervise import Supervisor
 
 if TYPE_CHECKING:
@@ -272,12 +272,12 @@ def test_a_state_that_cannot_be_stored_is_warned_of_and_nothing_else(
 @pytest.mark.parametrize(
     "away",
     [
-        DiskFull(message="no room for the files of the training: No space left on device"),
-        DatasetUnreadable(message="the dataset cannot be read: Input/output error"),
+        StorageUnavailable(message="no room for the files of the training: No space left on device"),
+        StorageUnavailable(message="the dataset cannot be read: Input/output error"),
     ],
 )
 def test_a_training_without_room_for_its_files_or_without_its_dataset_is_put_off(
-    stack: Stack, away: DiskFull | DatasetUnreadable
+    stack: Stack, away: StorageUnavailable
 ) -> None:
     job_id = stack.add_job(stack.add_dataset(), ring=False, max_attempts=1)
     supervised(stack, claimed(stack, job_id), Played([away]))
