@@ -328,7 +328,7 @@ FAULTS = (
     Fault("wake-ups lost", "all waiting wake-ups removed", lose_wakeups),
     Fault("wake-ups reordered", "waiting wake-ups in another order", shuffle_wakeups),
     Fault("wake-ups torn", "waiting wake-ups cut off, as if their writers had been killed", tear_wakeups, False),
-    Fault("disk full", "no byte more fits into the artifact store for three seconds", fill_disk, may_lose=ANYBODY),
+    Fault("disk full", "no byte more fits into the artifact store for three seconds", fill_disk),
     Fault("Redis emptied", "FLUSHALL", empty_redis, servers=True),
     Fault("Redis restarted", "stopped and started empty, up to two seconds later", restart_redis, servers=True),
     Fault(
