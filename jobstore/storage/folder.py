@@ -22,6 +22,7 @@ from jobstore.storage.interface import (
     checked,
     reason,
 )
+from pals_core.durable import sync
 
 # Lies in the folder, and so tells it from the empty place of a file system that is not mounted.
 MARK = ".pals-artifacts"
@@ -71,7 +72,7 @@ class _FileWriter(BlobWriter):
             os.fsync(self._file.fileno())
             self._file.close()
             self._temporary.rename(self._target)
-            _sync_folder(self._target.parent)
+            sync(self._target.parent)
         except OSError as error:
             raise StorageFailed(reason(error)) from error
 
@@ -166,7 +167,7 @@ class ArtifactFolder(ArtifactStore):
             self.root.mkdir(parents=True, exist_ok=True)
             # Without content it is there whole or not at all.
             mark.touch()
-            _sync_folder(self.root)
+            sync(self.root)
             self._new = False
         except OSError as error:
             # One that is full is in use all the same.
@@ -176,14 +177,6 @@ class ArtifactFolder(ArtifactStore):
 
 def _holds_blobs(root: Path) -> bool:
     return any(name.startswith(f"{Prefix.ARTIFACT}_") for _, _, names in os.walk(root) for name in names)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _temporary(path: Path) -> Path:

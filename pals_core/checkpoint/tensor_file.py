@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pals_core.checkpoint.container import HEADER_KEY, Contents, Entry, header_bytes, read_contents, with_digest
+from pals_core.durable import sync
 from pals_core.errors import InvalidCheckpoint
 
 _TYPES = {
@@ -120,24 +121,16 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         part = folder / path.name
         yield part
-        _sync(part)
+        sync(part)
         part.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def unfinished(path: Path) -> Path:
     """Return the folder in which `path` is being written; it is there afterwards only when the writer was killed."""
     return path.with_name(f".{path.name}.part")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

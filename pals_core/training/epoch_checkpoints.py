@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from pals_core.checkpoint.calibration import Calibration
@@ -27,6 +25,7 @@ from pals_core.evaluation.seasonal import Season
 from pals_core.flops import FlopCount
 from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import DataSpec, Spec
+from pals_core.training.surroundings import versions
 
 
 @dataclass
@@ -73,11 +72,7 @@ class EpochCheckpoints:
             products=self.flops.products,
             total_parameters=masks.total_parameters,
             dataset_sha256=self.dataset_sha256,
-            library_versions={
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-            },
+            library_versions=versions(),
         )
         write_checkpoint(self.path(epoch), Checkpoint(header, weights, packed, self.series_ends))
         self._written.add(epoch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ class Surroundings(HeaderPart):
     compiled: bool
     products: Products = Field(default=Products.TORCH, description="Whose fp32 products linear layers use.")
     micro_batches: int = Field(ge=1, description="Parts that each batch is computed in.")
+    pals: str = Field(default="unnamed", description="Of this program; states from before it was named have none.")
     torch: str
     numpy: str
     python: str
@@ -40,10 +42,18 @@ def surroundings_of(device: torch.device, arithmetic: Arithmetic, micro_batches:
         compiled=arithmetic.compiled,
         products=arithmetic.products,
         micro_batches=micro_batches,
-        torch=str(torch.__version__),
-        numpy=np.__version__,
-        python=platform.python_version(),
+        **versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions, by name, that a repetition bit for bit needs."""
+    return {
+        "numpy": np.__version__,
+        "pals": version("pals"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
 
 
 def differences(then: Surroundings, now: Surroundings) -> list[str]:

@@ -302,12 +302,13 @@ def test_other_surroundings_are_warned_of_and_those_of_the_state_are_not(
         return [event.message for event in run if isinstance(event, Message) and event.level == "warning"]
 
     assert warnings() == []
-    elsewhere(threads=64, processor="another", precision=Precision.BF16, compiled=True, torch="9.9")
-    threads, processor, precision, compiled, version = warnings()
+    elsewhere(threads=64, processor="another", precision=Precision.BF16, compiled=True, torch="9.9", pals="9.8")
+    threads, processor, precision, compiled, program, version = warnings()
     assert "threads 64 after threads 1" in threads
     assert "processor another" in processor
     assert "precision bf16 after precision fp32" in precision
     assert "compiled True after compiled False" in compiled
+    assert "pals 9.8" in program
     assert "torch 9.9" in version
 
 
