@@ -64,9 +64,10 @@ def make_up_for(session: Session, ahead: timedelta, *, now: datetime, lease_seco
 
 
 def shorten_implausible(session: Session, *, now: datetime, lease_seconds: float, wait_seconds: float) -> None:
-    """Let leases and waits that end implausibly late end when one given now would at the latest.
+    """Let leases that end implausibly late end when one given now would, and waits that do be over.
 
     Whoever is alive renews its lease; without this a dead worker's would keep its job until the clock has caught up.
+    How long a job was to wait yet, nobody knows; one that begins too early is put off again.
     """
     session.execute(
         update(Job)
@@ -77,10 +78,9 @@ def shorten_implausible(session: Session, *, now: datetime, lease_seconds: float
         .values(lease_expires_at=now + timedelta(seconds=lease_seconds))
         .execution_options(synchronize_session=False)
     )
-    latest = now + timedelta(seconds=wait_seconds)
     session.execute(
         update(Job)
-        .where(is_queued(), Job.not_before > latest)
-        .values(not_before=latest)
+        .where(is_queued(), Job.not_before > now + timedelta(seconds=wait_seconds))
+        .values(not_before=now)
         .execution_options(synchronize_session=False)
     )
