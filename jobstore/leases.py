@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from jobstore.checkpoints import NewCheckpoint, add_checkpoint, checkpoint_saved
 from jobstore.database import now as database_now
@@ -24,6 +25,7 @@ from jobstore.tables import Artifact, Dataset, Job
 from jobstore.turns import lock_next, note_served
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 
@@ -95,11 +97,7 @@ def claim_next(
     job.progress = None
     job.current = None
     move(session, job, JobStatus.RUNNING, now=now, message=f"attempt {job.attempt} started on {worker}")
-    artifact = session.execute(
-        select(Artifact.key, Artifact.sha256)
-        .join(Dataset, Dataset.artifact_id == Artifact.id)
-        .where(Dataset.id == job.dataset_id)
-    ).one()
+    artifact = session.execute(_bytes_of_dataset(), {"dataset": job.dataset_id}).one()
     return Lease(
         job_id=job.id,
         token=job.lease_token,
@@ -112,6 +110,16 @@ def claim_next(
         states=states_of(session, job),
         reproducible=job.reproducible,
         micro_batches=job.micro_batches,
+    )
+
+
+# Put together once: it is part of every claim.
+@cache
+def _bytes_of_dataset() -> Select[str, str | None]:
+    return (
+        select(Artifact.key, Artifact.sha256)
+        .join(Dataset, Dataset.artifact_id == Artifact.id)
+        .where(Dataset.id == bindparam("dataset"))
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import bindparam, exists, func, select
 
 from jobstore.artifacts import mark_deleting, publish
 from jobstore.database import now as database_now
@@ -21,6 +22,7 @@ from jobstore.tables import Artifact, Job, State
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 KEPT = 2  # a torn state falls back to the one before
@@ -68,13 +70,19 @@ def add_state(session: Session, job: Job, new: NewState) -> None:
 
 def states_of(session: Session, job: Job) -> list[SavedState]:
     """The states of a job, newest first."""
-    rows = session.execute(
+    rows = session.execute(_saved(), {"job": job.id})
+    return [SavedState(row.step, row.key, row.sha256 or "", row.saved_by) for row in rows]
+
+
+# Put together once: it is part of every claim.
+@cache
+def _saved() -> Select[int, str, str | None, str]:
+    return (
         select(State.step, Artifact.key, Artifact.sha256, State.saved_by)
         .join(Artifact, State.artifact_id == Artifact.id)
-        .where(State.job_id == job.id)
+        .where(State.job_id == bindparam("job"))
         .order_by(State.step.desc())
     )
-    return [SavedState(row.step, row.key, row.sha256 or "", row.saved_by) for row in rows]
 
 
 def newest_step(session: Session, job: Job) -> int | None:

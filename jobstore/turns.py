@@ -21,7 +21,7 @@ from jobstore.lifecycle import LEASED_STATUSES, JobStatus
 from jobstore.tables import Job, Turn, in_turn
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, Subquery
+    from sqlalchemy import BindParameter, Subquery, Update
     from sqlalchemy.orm import Session
 
 
@@ -93,10 +93,15 @@ def _for_the_taking(job: type[Job]) -> ColumnElement[bool]:
 
 def note_served(session: Session, tenant_id: str) -> None:
     """Put a tenant behind those of as many jobs at work; one that is being served at this moment is there already."""
+    session.execute(_serving(), {"tenant": tenant_id})
+
+
+@cache
+def _serving() -> Update:
     # Counted, not timed: a clock may be set.
-    mine = select(Turn.tenant_id).where(Turn.tenant_id == tenant_id).with_for_update(skip_locked=True)
+    mine = select(Turn.tenant_id).where(Turn.tenant_id == bindparam("tenant")).with_for_update(skip_locked=True)
     latest = select(func.max(aliased(Turn).served)).scalar_subquery()
-    session.execute(
+    return (
         update(Turn)
         .where(Turn.tenant_id.in_(mine))
         .values(served=latest + 1)
