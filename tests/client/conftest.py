@@ -64,6 +64,8 @@ def answer(status: int = 200, body: bytes = b"{}", *, content_type: str = "appli
         handler.send_header("Content-Type", content_type)
         if status != 204:
             handler.send_header("Content-Length", str(len(body)))
+        # Not to be used again: whether its end comes before the next request would be left to chance.
+        handler.send_header("Connection", "close")
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
