@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -44,6 +46,45 @@ def test_the_first_of_several_tensors_are_those_of_a_stable_sort(
     expected[ranked.sort(stable=True).indices[:count]] = True
     assert torch.equal(taken, expected)
     assert torch.equal(taken_as_one, expected)
+
+
+LARGE = 70_001
+
+
+def _columns(generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(LARGE, generator=generator) * (torch.arange(LARGE) % 64)
+
+
+@pytest.mark.parametrize(
+    "values_of",
+    [
+        lambda generator: torch.randn(LARGE, generator=generator),
+        lambda generator: torch.randn(LARGE, generator=generator).bfloat16().float(),
+        lambda generator: torch.randn(LARGE, generator=generator).relu(),
+        lambda generator: torch.randn(LARGE, generator=generator).exp().pow(20).sort().values,
+        lambda generator: torch.where(torch.arange(LARGE) % 17 == 0, torch.rand(LARGE, generator=generator), 1e9),
+        _columns,
+        lambda generator: torch.zeros(LARGE),
+    ],
+    ids=["normal", "rounded", "half are zero", "sorted, of any size", "the sample misleads", "by columns", "all zero"],
+)
+@pytest.mark.parametrize("largest", [False, True])
+def test_of_a_large_tensor_the_first_are_those_of_a_stable_sort_too(
+    values_of: Callable[[torch.Generator], torch.Tensor], largest: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = values_of(generator)
+    candidates = torch.rand(LARGE, generator=generator) < 0.7
+    keys = (descending_keys if largest else ascending_keys)(values, candidates)
+    ranked = values.abs() * (-1 if largest else 1)
+    ranked[~candidates] = torch.inf
+    order = ranked.sort(stable=True).indices
+    available = int(candidates.sum())
+
+    for count in (1, 2, available // 50, available // 2, available - 2, available):
+        expected = torch.zeros(LARGE, dtype=torch.bool)
+        expected[order[:count]] = True
+        assert torch.equal(FirstOf.of(keys, count).take(keys), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
