@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import Decision, MaskChange
 from pals_core.sparsity.prune_grow import exchange_counts, grow_largest, prune_smallest
 from pals_core.sparsity.schedule import UpdateSchedule
+from pals_core.sparsity.tensor_threads import results_of
 
 
 @torch.no_grad()
@@ -24,12 +26,19 @@ def exchange(
 
     As many grow as are cut, or as `move` and `factor` γ say; one that was cut may grow again and keeps its value.
     """
-    pruned = grown = 0
-    for name, active in masks.active.items():
-        mask = masks[name]
-        prune, grow = exchange_counts(move, active, mask.numel() - active, rate, factor)
-        masks[name] = grow_largest(scores(name), prune_smallest(masks.parameter(name), mask, prune), grow)
-        pruned, grown = pruned + prune, grown + grow
+    counts = {
+        name: exchange_counts(move, active, masks[name].numel() - active, rate, factor)
+        for name, active in masks.active.items()
+    }
+
+    def exchanged(name: str, score: Tensor, prune: int, grow: int) -> Tensor:
+        return grow_largest(score, prune_smallest(masks.parameter(name).detach(), masks[name], prune), grow)
+
+    # Scores are asked for in turn, since random ones are drawn one after the other.
+    tasks = (partial(exchanged, name, scores(name), *counts[name]) for name in counts)
+    for name, mask in zip(counts, results_of(tasks, masks.device), strict=True):
+        masks[name] = mask
+    pruned, grown = (sum(count[which] for count in counts.values()) for which in (0, 1))
     return MaskChange(pruned, grown, masks.sparsity)
 
 

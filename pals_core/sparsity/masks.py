@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from pals_core.sparsity.tensor_threads import elements
+
 
 def is_maskable(name: str, parameter: Tensor) -> bool:
     """Return whether a parameter has a mask: two or more axes, and no bias (one per column has two axes too)."""
@@ -35,6 +37,10 @@ class MaskSet:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._masks)
+
+    @property
+    def device(self) -> torch.device:
+        return next((mask.device for mask in self._masks.values()), torch.device("cpu"))
 
     def parameter(self, name: str) -> Parameter:
         return self._parameters[name]
@@ -64,7 +70,7 @@ class MaskSet:
         for name, mask in self._masks.items():
             parameter = self._parameters[name]
             if before is not None and before[name] is not mask:
-                mask = mask & before[name]
+                mask = torch.as_tensor(elements(mask) & elements(before[name]))
             elif self._active[name] == parameter.numel():
                 continue
             # A negative weight times 0 is −0.0, whose sign a file of active weights alone could not give back.

@@ -10,6 +10,7 @@ from torch import Tensor
 from pals_core.sparsity.decision import Move
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.ranking import FirstOf, ascending_keys, descending_keys
+from pals_core.sparsity.tensor_threads import elements
 
 
 def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor: float) -> tuple[int, int]:
@@ -39,7 +40,7 @@ def prune_smallest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
     if not count:
         return mask
     keys = ascending_keys(weight, mask)
-    return mask & ~FirstOf.of(keys, count).take(keys)
+    return _differing(mask, FirstOf.of(keys, count).take(keys))
 
 
 def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
@@ -54,7 +55,7 @@ def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
     names = [name for name, active in masks.active.items() if active > 1]
     chosen = FirstOf.among(lambda: (_keys_but_largest(masks, name) for name in names), count)
     for name in names:
-        masks[name] = masks[name] & ~chosen.take(_keys_but_largest(masks, name))
+        masks[name] = _differing(masks[name], chosen.take(_keys_but_largest(masks, name)))
 
 
 def _keys_but_largest(masks: MaskSet, name: str) -> Tensor:
@@ -69,5 +70,10 @@ def grow_largest(score: Tensor, mask: Tensor, count: int) -> Tensor:
     """Return `mask` with its `count` largest inactive scores switched on; of equal ones the first come first."""
     if not count:
         return mask
-    keys = descending_keys(score, ~mask)
-    return mask | FirstOf.of(keys, count).take(keys)
+    keys = descending_keys(score, torch.as_tensor(~elements(mask)))
+    return _differing(mask, FirstOf.of(keys, count).take(keys))
+
+
+def _differing(one: Tensor, other: Tensor) -> Tensor:
+    """Where two masks differ; with those of its active weights that go, or inactive ones that come, that is the new."""
+    return torch.as_tensor(elements(one) ^ elements(other))

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pals_core.sparsity.tensor_threads import elements
+
 _UPPER_BITS = 16
 # Keys in a sample, passes over all keys at most, and keys so few that ordering them takes less than another pass.
 _SAMPLE = 4096
@@ -32,14 +34,12 @@ def ascending_keys(values: Tensor, candidates: Tensor) -> Tensor:
 
     Values are of single or double precision, or complex; keys have their shape.
     """
-    bits = _bits(values)
-    return (bits | torch.iinfo(bits.dtype).min).mul_(candidates.view(torch.int8))
+    return _keys(values, candidates, descending=False)
 
 
 def descending_keys(values: Tensor, candidates: Tensor) -> Tensor:
     """Return whole numbers that rank `values` by magnitude, largest first; 0, which comes last, for no candidate."""
-    bits = _bits(values)
-    return (~bits).bitwise_or_(torch.iinfo(bits.dtype).min).mul_(candidates.view(torch.int8))
+    return _keys(values, candidates, descending=True)
 
 
 @dataclass
@@ -84,7 +84,10 @@ class FirstOf:
         return cls.of(torch.cat([keys[_upper(keys) == group] for keys in tensors()]), rank)
 
     def take(self, keys: Tensor) -> Tensor:
-        """Mark those of `keys`, boolean in their shape; for several tensors to be called once each, in their order."""
+        """Mark those of `keys`, boolean in their shape; for several tensors to be called once each, in their order.
+
+        There are as many candidates as are to be taken, or more: none that is no candidate is marked.
+        """
         if self.all_equal_ones:
             return _below(keys, self.last_key + 1)
         taken = _below(keys, self.last_key)
@@ -107,7 +110,7 @@ def _around(keys: Keys, count: int) -> tuple[Keys, int]:
     rank = count * len(sample) / len(keys)
     spread = 3 * math.sqrt(rank * (1 - rank / len(sample))) + 1
     values = [int(sample[min(max(int(at), 0), len(sample) - 1)]) for at in (rank - spread, rank + spread)]
-    # Fewer than `count` keys lie below `low`, and more below `high`, where no key is.
+    # Fewer than `count` keys lie below `low`, and at least `count` below `high`; no key is the largest of all numbers.
     limits = np.iinfo(keys.dtype)
     low, below_low, high, below_high = int(limits.min), 0, int(limits.max), len(keys)
     for _ in range(_PASSES):
@@ -130,20 +133,26 @@ def _around(keys: Keys, count: int) -> tuple[Keys, int]:
     return keys[np.flatnonzero((keys >= low) & (keys < high))], below_low
 
 
-# On a processor numpy compares several times as fast as torch, and finds the few places in a fraction of the time.
+def _keys(values: Tensor, candidates: Tensor, *, descending: bool) -> Tensor:
+    bits = _bits(values)
+    limits = torch.iinfo(bits.dtype)
+    numbers = elements(bits) | limits.min
+    if descending:
+        numbers ^= limits.max
+    numbers *= elements(candidates.view(torch.int8))
+    return torch.as_tensor(numbers)
 
 
 def _below(keys: Tensor, value: int) -> Tensor:
     """Return which keys lie below a value."""
-    return keys < value if keys.device.type != "cpu" else torch.from_numpy(keys.numpy() < value)
+    return torch.as_tensor(elements(keys) < value)
 
 
 def _places_of(value: int, keys: Tensor) -> Tensor:
     """Return where keys have a value, counted through all axes."""
-    flat = keys.flatten()
-    if flat.device.type != "cpu":
-        return (flat == value).nonzero().flatten()
-    return torch.from_numpy(np.flatnonzero(flat.numpy() == value))
+    if keys.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(keys.numpy() == value))
+    return (keys.flatten() == value).nonzero().flatten()
 
 
 def _bits(values: Tensor) -> Tensor:
