@@ -17,6 +17,7 @@ from typing import Any
 import api
 from api.offload_protocol import OUT_OF_MEMORY_EXIT, OffloadKind
 from pals_core.errors import Problem
+from pals_core.openmp import waiting_of
 
 # Nothing else of this process's environment reaches a child: no database address, no password.
 ALLOWED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "TZDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -71,8 +72,7 @@ class OffloadProcess:
             # Each thread reserves address space, which an audit's memory limit counts.
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
         else:
-            # Threads that spin while they wait would take their core from the trainings beside them.
-            environment["OMP_WAIT_POLICY"] = "PASSIVE"
+            environment |= waiting_of(os.environ)
         self._limits = limits
         self._buffer = b""
         self._process = subprocess.Popen(  # noqa: S603 (a fixed program; the arguments are an enum and numbers)

@@ -12,12 +12,13 @@ from benchmarks.speed_job import Spread
 def markdown(report: Mapping[str, Any]) -> str:
     """Return a table for each model and batch size."""
     machine = report["machine"]
+    waiting = ", ".join(f"{name} {value or 'not set'}" for name, value in machine["openmp"].items())
     lines = [
         "# Speed of forecasts",
         "",
         f"{report['date']}, {report['commit']}: {machine['processor']} ({', '.join(machine['vector_units'])}), "
         f"{machine['cores']} cores, GPU {machine['gpu'] or 'none'}, torch {machine['torch']}, Python "
-        f"{machine['python']}, OMP_WAIT_POLICY {machine['openmp_wait_policy'] or 'not set'}. Illness 36 → 24, "
+        f"{machine['python']}, {waiting}. Illness 36 → 24, "
         f"{report['epochs']} epochs; sparse by gradual magnitude pruning. Medians of {report['rounds']} rounds, with "
         "the lowest and the highest in brackets; × is how many times as fast as the dense network in PyTorch's fp32 "
         "in the same round. Rows at sparsity 0 are the dense twin: what the kernels alone bring, without any "

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pals_core.openmp import BRIEFLY_SPINNING
+
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -50,7 +52,7 @@ def machine() -> dict[str, Any]:
         "vector_units": [flag for flag in TELLING_FLAGS if flag in flags.split()],
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
-        "openmp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "openmp": {name: os.environ.get(name) for name in BRIEFLY_SPINNING},
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -17,6 +17,7 @@ from typing import IO
 
 from pydantic import BaseModel, ValidationError
 
+from pals_core.openmp import waiting_of
 from worker.protocol import FromChild, Ready
 
 STDERR_TAIL_LINES = 40
@@ -37,7 +38,6 @@ INHERITED = (
     "CUDA_HOME",
     "NVIDIA_VISIBLE_DEVICES",
     "OMP_NUM_THREADS",
-    "OMP_WAIT_POLICY",
     "MKL_NUM_THREADS",
 )
 _log = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ class TrainingProcess:
 
     def __init__(self, visible_gpus: str | None = None) -> None:
         """Start it; `visible_gpus` is its CUDA_VISIBLE_DEVICES, None: ours. Raises CannotStart."""
-        # Threads that wait for one another by spinning make a training on a busy host 15 times slower.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE"}
-        environment |= {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | waiting_of(os.environ)
         if visible_gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible_gpus
         try:
