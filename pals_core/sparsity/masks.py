@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from pals_core.sparsity.tensor_threads import elements
+from pals_core.sparsity.tensor_threads import elements, tensor_of
 
 
 def is_maskable(name: str, parameter: Tensor) -> bool:
@@ -70,7 +70,7 @@ class MaskSet:
         for name, mask in self._masks.items():
             parameter = self._parameters[name]
             if before is not None and before[name] is not mask:
-                mask = torch.as_tensor(elements(mask) & elements(before[name]))
+                mask = tensor_of(elements(mask) & elements(before[name]))
             elif self._active[name] == parameter.numel():
                 continue
             # A negative weight times 0 is −0.0, whose sign a file of active weights alone could not give back.

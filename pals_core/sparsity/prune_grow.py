@@ -10,7 +10,7 @@ from torch import Tensor
 from pals_core.sparsity.decision import Move
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.ranking import FirstOf, ascending_keys, descending_keys
-from pals_core.sparsity.tensor_threads import elements
+from pals_core.sparsity.tensor_threads import elements, tensor_of
 
 
 def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor: float) -> tuple[int, int]:
@@ -36,11 +36,11 @@ def exchange_counts(move: Move, active: int, inactive: int, rate: float, factor:
 
 
 def prune_smallest(weight: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Return `mask` with its `count` smallest active weights switched off; of equal ones the first go first."""
+    """Return `mask` with its `count` smallest active weights, at most all, switched off; of equal ones the first go."""
     if not count:
         return mask
     keys = ascending_keys(weight, mask)
-    return _differing(mask, FirstOf.of(keys, count).take(keys))
+    return _switched(mask, FirstOf.of(keys, count).take(keys))
 
 
 def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
@@ -55,7 +55,7 @@ def prune_smallest_of_all(masks: MaskSet, count: int) -> None:
     names = [name for name, active in masks.active.items() if active > 1]
     chosen = FirstOf.among(lambda: (_keys_but_largest(masks, name) for name in names), count)
     for name in names:
-        masks[name] = _differing(masks[name], chosen.take(_keys_but_largest(masks, name)))
+        masks[name] = _switched(masks[name], chosen.take(_keys_but_largest(masks, name)))
 
 
 def _keys_but_largest(masks: MaskSet, name: str) -> Tensor:
@@ -67,13 +67,13 @@ def _keys_but_largest(masks: MaskSet, name: str) -> Tensor:
 
 
 def grow_largest(score: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Return `mask` with its `count` largest inactive scores switched on; of equal ones the first come first."""
+    """Return `mask` with its `count` largest inactive scores, at most all, switched on; of equal ones the first."""
     if not count:
         return mask
-    keys = descending_keys(score, torch.as_tensor(~elements(mask)))
-    return _differing(mask, FirstOf.of(keys, count).take(keys))
+    keys = descending_keys(score, tensor_of(~elements(mask)))
+    return _switched(mask, FirstOf.of(keys, count).take(keys))
 
 
-def _differing(one: Tensor, other: Tensor) -> Tensor:
-    """Where two masks differ; with those of its active weights that go, or inactive ones that come, that is the new."""
-    return torch.as_tensor(elements(one) ^ elements(other))
+def _switched(mask: Tensor, places: Tensor) -> Tensor:
+    """Return `mask` with these of its weights switched; all of them are active, or all inactive."""
+    return tensor_of(elements(mask) ^ elements(places))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pals_core.sparsity.tensor_threads import elements
+from pals_core.sparsity.tensor_threads import elements, tensor_of
 
 _UPPER_BITS = 16
 # Keys in a sample, passes over all keys at most, and keys so few that ordering them takes less than another pass.
@@ -93,7 +93,7 @@ class FirstOf:
         taken = _below(keys, self.last_key)
         equal = _places_of(self.last_key, keys)[: self.equal_ones]
         self.equal_ones -= len(equal)
-        taken.view(-1)[equal] = True
+        elements(taken.view(-1))[elements(equal)] = True
         return taken
 
 
@@ -140,12 +140,12 @@ def _keys(values: Tensor, candidates: Tensor, *, descending: bool) -> Tensor:
     if descending:
         numbers ^= limits.max
     numbers *= elements(candidates.view(torch.int8))
-    return torch.as_tensor(numbers)
+    return tensor_of(numbers)
 
 
 def _below(keys: Tensor, value: int) -> Tensor:
     """Return which keys lie below a value."""
-    return torch.as_tensor(elements(keys) < value)
+    return tensor_of(elements(keys) < value)
 
 
 def _places_of(value: int, keys: Tensor) -> Tensor:

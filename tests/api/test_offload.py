@@ -9,12 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from api.offload import OffloadPool
-from api.offload_process import OffloadCause, OffloadFailed, OffloadRefused
+from api.offload_process import ChildLimits, OffloadCause, OffloadFailed, OffloadProcess, OffloadRefused
+from api.offload_protocol import OffloadKind
 from jobstore.settings import Settings
 from jobstore.storage import ArtifactFolder
+from pals_core.openmp import BRIEFLY_SPINNING
+from tests.eventually import eventually
 
 TABLE = b"date,a\n2026-01-01,1\n2026-01-02,2\n2026-01-03,4\n"
 
@@ -120,6 +124,25 @@ def test_a_child_sees_no_secret_of_the_environment(
     environment = Path(f"/proc/{child}/environ").read_bytes()
     assert b"PATH=" in environment
     assert b"secret" not in environment
+
+
+@pytest.mark.parametrize(
+    ("said", "waiting"),
+    [({}, dict(BRIEFLY_SPINNING)), ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"})],
+)
+def test_threads_of_a_forecast_wait_as_the_environment_says_or_spin_briefly(
+    said: dict[str, str], waiting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in BRIEFLY_SPINNING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    child = OffloadProcess(OffloadKind.FORECAST, ChildLimits(60.0, 2**33))
+    try:
+        environment = eventually(psutil.Process(child._process.pid).environ, "the child has an environment", 10)
+    finally:
+        child.stop()
+    assert {name: environment[name] for name in BRIEFLY_SPINNING if name in environment} == waiting
 
 
 def test_a_child_ends_with_its_input_even_at_work(tmp_path: Path) -> None:
