@@ -32,7 +32,7 @@ from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
 from pals_core.data.windows import WindowSet
 from pals_core.feasibility import plan
-from pals_core.sparsity.decision import Best, decide, updated_best
+from pals_core.sparsity.decision import Best, Move, decide, updated_best
 from pals_core.spec import PalsMethodSpec, Spec
 from pals_core.training.events import Finished, MaskUpdate, TrainingEvent
 from pals_core.training.events import Progress as Losses
@@ -43,6 +43,7 @@ from pals_core.training.validation import all_windows, mean_squared_error
 RESULTS = Path("benchmarks/results")
 FEW: int = PalsMethodSpec.model_fields["decision_windows"].default
 TOLERANCE: float = PalsMethodSpec.model_fields["loss_tolerance"].default
+LETTERS = {Move.SHRINK: "s", Move.EXPAND: "e", Move.STABLE: "="}
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def equal_moves(updates: list[MaskUpdate], losses: list[float], method: PalsMeth
 
 def outcome(updates: list[MaskUpdate], finished: Finished) -> dict[str, Any]:
     return {
-        "moves": "".join(update.move[0] for update in updates),
+        "moves": "".join(LETTERS[update.move] for update in updates),
         "sparsity": finished.result.sparsity,
         "mse": finished.result.metrics.mse,
         "mae": finished.result.metrics.mae,

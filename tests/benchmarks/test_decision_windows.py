@@ -27,6 +27,10 @@ def update(step: int, move: Move, sparsity: float) -> MaskUpdate:
     )
 
 
+def test_every_move_has_a_letter_of_its_own() -> None:
+    assert len({decision_windows.LETTERS[move] for move in Move}) == len(Move)
+
+
 def test_moves_are_compared_along_their_own_best_loss() -> None:
     updates = [update(1, Move.SHRINK, 0.3), update(2, Move.SHRINK, 0.4), update(3, Move.SHRINK, 0.5)]
     # The second loss exceeds 1.1 times the first, at a higher sparsity: it would have expanded.
@@ -45,6 +49,7 @@ def test_both_ways_are_trained_and_every_decision_is_made_twice() -> None:
     }
     studied = decision_windows.study(fields, table, lambda event: None)
     assert studied["decisions"] == len(studied["few"]["moves"]) == len(studied["all"]["moves"]) > 0
+    assert set(studied["few"]["moves"]) <= set(decision_windows.LETTERS.values())
     assert 0 <= studied["equal_moves"] <= studied["decisions"]
     summary = decision_windows.summary([studied, studied])
     assert summary["share_of_equal_moves"] == studied["equal_moves"] / studied["decisions"]
