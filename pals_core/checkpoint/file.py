@@ -57,9 +57,13 @@ class PackedMasks(Mapping[str, Tensor]):
         self._unpacked = unpacked or {}
 
     @classmethod
-    def of(cls, masks: Mapping[str, Tensor]) -> PackedMasks:
-        """Pack masks of the CPU."""
-        codes = {name: encode_positions(mask.numpy()) for name, mask in masks.items()}
+    def of(cls, masks: Mapping[str, Tensor], before: PackedMasks | None = None) -> PackedMasks:
+        """Pack masks of the CPU; those that are the very tensors packed `before` are not packed again."""
+        known = before._unpacked if before else {}
+        codes = {
+            name: before.codes[name] if before and known.get(name) is mask else encode_positions(mask.numpy())
+            for name, mask in masks.items()
+        }
         active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
         return cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active, dict(masks))
 

@@ -6,7 +6,8 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -97,14 +98,14 @@ def write_tensors(path: Path, key: str, text: str, tensors: Mapping[str, Tensor]
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     kinds = {name: (_NAMES[tensors[name].dtype], tuple(tensors[name].shape)) for name in names}
     header = header_bytes(key, text, kinds)
-    digest = hashlib.sha256(header)
-    for name in names:
-        digest.update(_bytes_of(tensors[name]))
+    parts = [memoryview(header), *(_bytes_of(tensors[name]) for name in names)]
     with replacing(path) as part:
-        with part.open("wb") as file:
-            file.write(with_digest(header, digest.hexdigest()))
-            for name in names:
-                file.write(_bytes_of(tensors[name]))
+        with part.open("wb") as file, ThreadPoolExecutor(1) as beside:
+            digest = beside.submit(_digest, parts)
+            for content in parts:
+                file.write(content)
+            file.seek(0)
+            file.write(with_digest(header, digest.result()))
         return part.stat().st_size
 
 
@@ -131,6 +132,13 @@ def replacing(path: Path) -> Iterator[Path]:
 def unfinished(path: Path) -> Path:
     """Return the folder in which `path` is being written; it is there afterwards only when the writer was killed."""
     return path.with_name(f".{path.name}.part")
+
+
+def _digest(parts: Iterable[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -26,11 +26,11 @@ _SPREAD_AT_ONCE = 2**15
 _LARGEST = 127  # −128 is not used: the scale is symmetric
 
 
-def active_values(tensor: Tensor, mask: Tensor) -> Tensor:
-    """Return the values, [k], of a tensor where its mask is on, in row-major order; both are of the CPU."""
+def active_values(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """Return the values, [k], of each tensor where a mask is on, in row-major order; all are of the CPU."""
     # Where they are numpy finds out ten times as fast as torch, which looks for it as well when indexed by booleans.
     places = torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return tensor.reshape(-1).index_select(0, places)
+    return [tensor.reshape(-1).index_select(0, places) for tensor in tensors]
 
 
 def compress(weight: Tensor, mask: Tensor, precision: StoredPrecision) -> tuple[Tensor, Tensor | None]:
@@ -39,7 +39,7 @@ def compress(weight: Tensor, mask: Tensor, precision: StoredPrecision) -> tuple[
     A scale is the largest magnitude of its row's active values over 127, 0 for a row without any; values are rounded
     to the nearest multiple of it. Raises InvalidCheckpoint for a weight that fp16 cannot hold.
     """
-    values = active_values(weight, mask)
+    (values,) = active_values(mask, weight)
     reals = torch.view_as_real(values) if values.is_complex() else values
     if precision is StoredPrecision.INT8:
         rows = torch.view_as_real(weight * mask) if weight.is_complex() else weight * mask

@@ -48,11 +48,10 @@ class EpochCheckpoints:
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03}.pals.safetensors"
 
-    def save(self, model: nn.Module, masks: MaskSet, epochs: Sequence[EpochSummary]) -> Path:
+    def save(self, model: nn.Module, masks: MaskSet, packed: PackedMasks, epochs: Sequence[EpochSummary]) -> Path:
         """Write the network as it is after these epochs; returns the file."""
         epoch, precision = epochs[-1].epoch, StoredPrecision.FP32
         weights = {name: tensor.detach().cpu() for name, tensor in stored_tensors(model).items()}
-        packed = PackedMasks.of({name: masks[name].cpu() for name in masks})
         known_future, frequency = self.spec.data.known_future, self.series_ends[0].frequency
         header = CheckpointHeader(
             spec=self.spec,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pals_core.checkpoint.file import stored_tensors
+from pals_core.checkpoint.file import PackedMasks, stored_tensors
 from pals_core.checkpoint.header import EpochSummary
-from pals_core.checkpoint.positions import decode_positions, encode_positions
+from pals_core.checkpoint.positions import decode_positions
 from pals_core.checkpoint.values import active_values
 from pals_core.sparsity.decision import Move
 from pals_core.sparsity.masks import MaskSet
@@ -46,6 +46,7 @@ class TrainingState:
     density_sum: float = 0.0  # over the steps
     moves: dict[Move, int] = field(default_factory=lambda: dict.fromkeys(Move, 0))  # mask updates so far
     epochs: list[EpochSummary] = field(default_factory=list)
+    _packed_masks: PackedMasks | None = None
 
     @property
     def epoch(self) -> int:
@@ -66,6 +67,11 @@ class TrainingState:
         """Whether the best checkpoint is that of the network as it is."""
         return self.is_of_epoch_end and self.best.epoch == self.epoch
 
+    def packed_masks(self) -> PackedMasks:
+        """Return the masks as files keep them."""
+        self._packed_masks = PackedMasks.of({name: self.masks[name].cpu() for name in self.masks}, self._packed_masks)
+        return self._packed_masks
+
     def plain(self) -> dict[str, Any]:
         """Return what is not a tensor, as JSON data."""
         return {
@@ -81,19 +87,17 @@ class TrainingState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors, on the CPU: `weight/…`, `mask/…`, `optimizer/…`, `method/…` and `random/…`."""
-        masks = {name: mask.cpu() for name, mask in self.masks.state_dict().items()}
+        masks = self.packed_masks()
         tensors: dict[str, Tensor] = {}
         for name, tensor in stored_tensors(self.model).items():
-            weight = tensor.detach().cpu()
-            tensors[f"weight/{name}"] = weight
+            of_it = {f"weight/{name}": tensor}
+            of_it |= {f"optimizer/{name}/{key}": value for key, value in self.optimizer.state.get(tensor, {}).items()}
+            of_it = {key: value.detach().cpu() for key, value in of_it.items()}
             if name in masks:
-                tensors[f"weight/{name}"] = active_values(weight, masks[name])
-                tensors[f"mask/{name}"] = torch.from_numpy(encode_positions(masks[name].numpy()))
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                moment = value.detach().cpu()
-                packed = name in masks and moment.shape == masks[name].shape
-                tensors[f"optimizer/{name}/{key}"] = active_values(moment, masks[name]) if packed else moment
+                alike = [key for key, value in of_it.items() if value.shape == tensor.shape]
+                of_it |= zip(alike, active_values(masks[name], *(of_it[key] for key in alike)), strict=True)
+                of_it[f"mask/{name}"] = torch.from_numpy(masks.codes[name])
+            tensors |= of_it
         tensors |= {f"method/{name}": value.cpu() for name, value in self.method.state_tensors().items()}
         on_cpu, on_gpu = random_state(self.device)
         tensors |= {"random/cpu": on_cpu, "random/order": self.order.state()}
