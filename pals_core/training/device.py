@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,17 +29,21 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
 
     Dropout and initial weights draw from torch's global state. What the consumer draws between two items, or another
     training, so changes nothing here, and nothing here changes what the consumer draws. On a GPU, `deterministic`
-    allows only algorithms that repeat themselves; on a CPU all do.
+    allows only algorithms that repeat themselves (on a CPU all do), and convolutions in single precision are just that,
+    where cuDNN by default multiplies ten bits of each number.
     """
     strict = deterministic and device.type == "cuda"
     if strict:
         # Read when the first matrix product of the process starts cuBLAS.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     own = random_state(device)
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     while True:
         outer, outer_strict = random_state(device), torch.are_deterministic_algorithms_enabled()
+        outer_precision = convolutions.fp32_precision
         set_random_state(own, device)
         torch.use_deterministic_algorithms(strict or outer_strict)
+        convolutions.fp32_precision = "ieee"
         try:
             item = next(items)
         except StopIteration:
@@ -48,6 +52,7 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
             own = random_state(device)
             set_random_state(outer, device)
             torch.use_deterministic_algorithms(outer_strict)
+            convolutions.fp32_precision = outer_precision
         yield item
 
 

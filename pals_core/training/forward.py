@@ -50,11 +50,15 @@ def _can_compile() -> bool:
 
 
 class ForwardPass:
-    """Forecasts of a network over batches, in single precision whatever the arithmetic inside."""
+    """Forecasts of a network over batches, in single precision whatever the arithmetic inside.
+
+    Only steps of training, whose batches are all of one size, are compiled. How a compiler treats another size depends
+    on those that came before, which a resumed training has not seen.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device, arithmetic: Arithmetic) -> None:
         self.model = model
-        self._run = torch.compile(model) if arithmetic.compiled else model
+        self._in_training = torch.compile(model) if arithmetic.compiled else model
         self._device_type = device.type
         self._in_bf16 = arithmetic.precision is Precision.BF16
         self._by_onednn = arithmetic.products is Products.ONEDNN
@@ -62,6 +66,7 @@ class ForwardPass:
     def __call__(self, batch: Batch) -> Tensor:
         """Return the forecasts, [B, H, C] in scaled units."""
         products = LinearLayersByOneDnn() if self._by_onednn else nullcontext()
+        run = self._in_training if self.model.training else self.model
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self._in_bf16), products:
-            forecast: Tensor = self._run(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
+            forecast: Tensor = run(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
         return forecast.float()

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+from pals_core.data.table import Table
 from pals_core.errors import ErrorCode, TrainingFailed
+from pals_core.spec import Spec
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
+from pals_core.training.events import Finished, StateSaved
+from pals_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -34,6 +39,43 @@ def test_two_random_sequences_do_not_disturb_each_other() -> None:
 
     assert seen == expected
     assert torch.equal(torch.stack(outer), outer_alone)
+
+
+def test_convolutions_are_in_single_precision_for_the_training_alone() -> None:
+    def precisions() -> Iterator[str]:
+        while True:
+            yield torch.backends.cudnn.conv.fp32_precision
+
+    before = torch.backends.cudnn.conv.fp32_precision
+    items = with_own_torch_state(precisions(), CPU, False)
+    for _ in range(2):
+        assert next(items) == "ieee"
+        assert torch.backends.cudnn.conv.fp32_precision == before != "ieee"
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("model", ["nstransformer", "informer", "autoformer", "fedformer", "patchtst", "dlinear"])
+def test_a_deterministic_training_repeats_itself_and_resumes_on_its_device(
+    model: str, device: str, series: Table, make_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    sizes = {} if model == "dlinear" else {"d_model": 8, "d_ff": 16, "heads": 2}
+    sizes |= {"patch_len": 4, "stride": 2} if model == "patchtst" else {}
+    spec = make_spec(model={"name": model} | sizes, training={"epochs": 2, "deterministic": True})
+
+    def best(name: str, stops: int) -> bytes:
+        folder, state = tmp_path / name, None
+        folder.mkdir()
+        for _ in range(stops):
+            events = Trainer(spec, series, folder, device=device, resume_from=state, state_interval_seconds=0).run()
+            state = Path(next(event for event in events if isinstance(event, StateSaved)).path)
+            events.close()
+        (*_, last) = Trainer(spec, series, folder, device=device, resume_from=state).run()
+        assert isinstance(last, Finished)
+        return (folder / f"epoch-{last.result.epoch:03}.pals.safetensors").read_bytes()
+
+    assert best("again", stops=0) == best("resumed", stops=3) == best("whole", stops=0)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,4 +169,25 @@ def test_a_compiled_network_trains_to_the_same_forecasts(
     assert compiled_result.sparsity == eager.sparsity
 
 
+def test_evaluations_are_not_compiled(
+    series: Table, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[bool] = []
+
+    def watched(model: torch.nn.Module) -> Callable[..., torch.Tensor]:
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            modes.append(model.training)
+            return model(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", watched)
+    monkeypatch.setattr(
+        "pals_core.training.loop.choose_arithmetic", lambda spec, device: Arithmetic(Precision.FP32, compiled=True)
+    )
+    started, *_, finished = Trainer(make_spec(), series, tmp_path).run()
+    assert isinstance(started, Started) and isinstance(finished, Finished)
+    assert modes == [True] * started.total_steps
+
+
 TRANSFORMER = {name: value for name, value in SMALL.items() if name not in ("patch_len", "stride")} | {"dropout": 0.0}
