@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pandas.tseries.frequencies import to_offset
-from pandas.tseries.offsets import BusinessDay
+from pandas.tseries.offsets import BusinessDay, Milli
 from torch import Tensor
 
 from pals_core.data.frequency import Family, calendar_family
@@ -31,7 +31,8 @@ _SEASON = {
     Family.QUARTERLY: 4,
     Family.YEARLY: 1,
 }
-_BUSINESS_WEEK = 5
+# Of steps that share a family with others.
+_OWN_SEASON = {BusinessDay: 5, Milli: 86_400_000}
 
 
 def season_length(frequency: str) -> int:
@@ -40,7 +41,7 @@ def season_length(frequency: str) -> int:
     Raises InvalidTable for an alias that is not known.
     """
     family, offset = calendar_family(frequency), to_offset(frequency)
-    season = _BUSINESS_WEEK if isinstance(offset, BusinessDay) else _SEASON[family]
+    season = _OWN_SEASON.get(type(offset), _SEASON[family])
     return math.lcm(season, offset.n) // offset.n
 
 

@@ -103,7 +103,7 @@ class GranetMethodSpec(FrozenSpec):
     @model_validator(mode="after")
     def _ranges_in_order(self) -> GranetMethodSpec:
         _check_rates(self.prune_rate, self.prune_rate_min)
-        if self.initial_density < 1 - self.sparsity:
+        if self.initial_density + self.sparsity < 1 - 1e-9:  # 1 - 0.7 is a little more than 0.3
             raise ValueError(
                 f"initial_density {self.initial_density:g} starts sparser than sparsity {self.sparsity:g} asks for"
             )

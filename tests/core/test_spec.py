@@ -105,6 +105,11 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
         spec(**fields)
 
 
+@pytest.mark.parametrize(("sparsity", "density"), [(0.7, 0.3), (0.8, 0.2), (0.85, 0.15), (0.95, 0.05)])
+def test_granet_may_start_at_its_target(sparsity: float, density: float) -> None:
+    assert spec(method={"name": "granet", "sparsity": sparsity, "initial_density": density})
+
+
 def test_a_published_mistake_is_made_only_when_asked_for() -> None:
     for name in ("informer", "fedformer"):
         assert spec(model=name).model.model_dump()["published_axis_order"] is False

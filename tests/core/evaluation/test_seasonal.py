@@ -21,6 +21,7 @@ from pals_core.spec import DataSpec
         ("7h", 24),
         ("15min", 96),
         ("s", 86_400),
+        ("10ms", 8_640_000),
         ("D", 7),
         ("2D", 7),
         ("B", 5),
