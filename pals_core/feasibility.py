@@ -53,7 +53,8 @@ class TrainingPlan:
     steps_per_epoch: int  # N: whole batches of training windows
     total_steps: int  # T
     updates: int  # mask updates before the masks are frozen
-    # S at the end of each epoch: PALS's when every update shrinks, another method's as it will be; empty for dense.
+    # S at the end of each epoch: PALS's when every update shrinks, but for whole counts of weights, by which small
+    # tensors get sparser; another method's as it will be; empty for dense.
     reachable_sparsity: tuple[float, ...]
 
 

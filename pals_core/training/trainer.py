@@ -82,9 +82,10 @@ class Trainer:
             raise
 
     def _train(self, device: torch.device) -> Iterator[TrainingEvent]:
-        if self.spec.data.series is None:
-            message = "series is not set; resolve the spec against its table first"
-            raise InvalidSpec(message, (Problem(message, pointer="/data/series"),))
+        for section, name in (("data", "series"), ("method", "update_interval")):
+            if getattr(getattr(self.spec, section), name, ...) is None:
+                message = f"{name} is not set; resolve the spec against its table first"
+                raise InvalidSpec(message, (Problem(message, pointer=f"/{section}/{name}"),))
         threads = self.threads
         if threads is None and self.resume_from is not None:
             threads = threads_of(self.resume_from)

@@ -41,13 +41,14 @@ def test_the_programs_work_as_printed(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     said = [part.strip() for part in done.stdout.split("--- next")]
-    first, events, resumed, planned, methods, forecasts, fast, header, refused = said
+    first, events, iterated, resumed, planned, methods, forecasts, fast, header, refused = said
     assert re.match(r"test MSE \d+\.\d+ at sparsity 0\.[2-9]\d\n", first)
     assert "co2" in first
     assert "step 12: shrink" in events
     assert "epoch 3: validation loss" in events
+    assert re.fullmatch(r"S = 0\.1\d after \d+ steps", iterated)
     assert resumed == "the same bytes: True"
-    assert re.fullmatch(r"[1-9]\d* updates in \d+ steps, at most S = 0\.\d\d", planned)
+    assert re.fullmatch(r"[1-9]\d* updates in \d+ steps, up to about S = 0\.\d\d", planned)
     dense, pals, gmp = (
         re.search(r"MSE .*, (\d+) of (\d+) weights", line).groups()  # type: ignore[union-attr]
         for line in methods.splitlines()

@@ -49,6 +49,16 @@ def test_events_come_in_order(trained: list[TrainingEvent]) -> None:
     assert steps[:-1] == sorted(steps[:-1])
 
 
+@pytest.mark.parametrize("pointer", ["/data/series", "/method/update_interval"])
+def test_a_spec_with_open_fields_is_refused(pointer: str, series: Table, make_spec: MakeSpec, tmp_path: Path) -> None:
+    fields = make_spec().model_dump()
+    _, section, name = pointer.split("/")
+    fields[section][name] = None
+    with pytest.raises(InvalidSpec, match="resolve the spec") as caught:
+        next(Trainer(Spec.model_validate(fields), series, tmp_path).run())
+    assert [problem.pointer for problem in caught.value.problems] == [pointer]
+
+
 def test_every_step_has_one_loss_told_before_later_events(trained: list[TrainingEvent]) -> None:
     started = trained[0]
     assert isinstance(started, Started)
