@@ -14,8 +14,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pals_core.checkpoint import file
 from pals_core.checkpoint.container import MAX_HEADER_BYTES, read_header
 from pals_core.checkpoint.file import Checkpoint, PackedMasks, read_checkpoint, write_checkpoint
+from pals_core.checkpoint.positions import encode_positions
 from pals_core.checkpoint.tensor_file import unfinished
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
@@ -331,3 +333,21 @@ def test_a_dense_and_an_empty_tensor_come_back(checkpoint: Checkpoint, tmp_path:
     changed_checkpoint = replace(checkpoint, header=header, weights=weights, masks=packed)
     write_checkpoint(tmp_path / "file", changed_checkpoint)
     assert same(read_checkpoint(tmp_path / "file"), changed_checkpoint)
+
+
+def test_only_masks_that_are_other_tensors_are_packed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = {name: torch.arange(size) % 3 > 0 for name, size in (("kept", 20), ("changed", 30))}
+    before = PackedMasks.of(masks)
+    masks["changed"] = torch.arange(30) % 4 > 0
+    packed: list[int] = []
+
+    def counted(mask: np.ndarray) -> np.ndarray:
+        packed.append(mask.size)
+        return encode_positions(mask)
+
+    monkeypatch.setattr(file, "encode_positions", counted)
+    again = PackedMasks.of(masks, before)
+    assert packed == [30]
+    for name, mask in masks.items():
+        assert np.array_equal(again.codes[name], encode_positions(mask.numpy()))
+        assert again[name] is mask
