@@ -83,7 +83,8 @@ def convert(
             size = write_dense(target, checkpoint)
             typer.echo(f"{target}: {size:,} bytes")
             return
-        variant = in_precision(checkpoint, precision, None if series is None else read_table(series))
+        table = None if series is None else read_table(series, checkpoint.header.spec.data.columns)
+        variant = in_precision(checkpoint, precision, table)
         change = variant.header.mse_change
         if in_place and not variant.header.may_be_default:
             said = "is not known; give --series" if change is None else f"is {change:+.2%}, more than 1 %"

@@ -11,6 +11,7 @@ PalsError                    code, message and problems for a person and a progr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -42,6 +43,11 @@ class Problem:
     pointer: str | None = None
     row: int | None = None
     column: str | None = None
+
+
+def pointer_of(path: Iterable[str | int]) -> str:
+    """Return the JSON pointer (RFC 6901) to the place at the end of a path of keys and positions."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
 
 
 class PalsError(Exception):

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Generic, LiteralString, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pals_core.errors import pointer_of
+
 MAX_DEPTH = 32
 # A custom error that carries this context says itself where in the body it is.
 POINTER_CONTEXT = "pointer"
@@ -40,11 +42,6 @@ class PageBody(ResponseBody, Generic[Item]):
     next: str | None = Field(description="Give it as `after` to get the next page; null at the end.")
 
 
-def pointer_token(key: str | int) -> str:
-    """One reference token of a JSON pointer (RFC 6901)."""
-    return str(key).replace("~", "~0").replace("/", "~1")
-
-
 def storable_text(text: str) -> bool:
     """False for texts that PostgreSQL or UTF-8 cannot keep: NUL characters and lone surrogates."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
@@ -60,7 +57,7 @@ def _check_storable(value: Any, pointer: str, depth: int) -> None:
         for key, inner in value.items():
             if not storable_text(key):
                 raise _refused("unstorable_text", "has a key with a NUL character or half a surrogate pair", pointer)
-            _check_storable(inner, f"{pointer}/{pointer_token(key)}", depth + 1)
+            _check_storable(inner, pointer + pointer_of([key]), depth + 1)
     elif isinstance(value, list):
         for position, inner in enumerate(value):
             if isinstance(inner, (str, list, dict)):

@@ -55,12 +55,15 @@ class Table:
         return Table(self.times[kept], self.values[kept], self.columns, self.frequency)
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame) -> Table:
+    def from_frame(
+        cls, frame: pd.DataFrame, columns: Sequence[str] | None = None, where_there: Sequence[str] = ()
+    ) -> Table:
         """Build a table from a wide frame (time column or DatetimeIndex) or a long one (unique_id, ds, y).
 
-        Raises InvalidTable as `read_table` does, counting rows as if the frame were written to a file with a header.
+        `columns` and `where_there` are those of `read_table`. Raises InvalidTable and InvalidSpec as that does,
+        counting rows as if the frame were written to a file with a header.
         """
-        return _table(raw_from_frame(frame), None)
+        return _table(raw_from_frame(frame), columns, where_there)
 
     def select(self, columns: Sequence[str], known_future: Sequence[str] = ()) -> Table:
         """Return the table with these columns alone, in this order, over the rows that one of them reaches.
@@ -70,7 +73,7 @@ class Table:
         named = [*enumerate(columns), *enumerate(known_future)]
         fields = ["targets"] * len(columns) + ["known_future"] * len(known_future)
         problems = tuple(
-            Problem(f"the table has no column {name!r}", pointer=f"/data/{field}/{position}", column=name)
+            Problem(_no_column(name), pointer=f"/data/{field}/{position}", column=name)
             for field, (position, name) in zip(fields, named, strict=True)
             if name not in self.columns
         )
@@ -86,6 +89,10 @@ class Table:
             spans = tuple(Part(span.start - first, span.stop - first) for span in spans)
         names = tuple(name for _, name in named)
         return Table(self.times[rows], self.values[rows][:, positions], names, self.frequency, spans)
+
+
+def _no_column(name: str) -> str:
+    return f"the table has no column {name!r}"
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, where_there: Sequence[str] = ()) -> Table:
@@ -114,10 +121,9 @@ def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[s
             for finding in errors
         )
         raise InvalidTable(problems[0].message if problems else "the table has no frequency", problems)
-    unknown = [name for name in wanted if name not in parsed.series]
-    # Only a table of all columns can say what there is instead.
-    table = _on_grid(parsed, parsed.frequency, tuple(parsed.series) if unknown else wanted)
-    return table if columns is None else table.select(columns)
+    if unknown := tuple(Problem(_no_column(name), column=name) for name in wanted if name not in parsed.series):
+        raise InvalidSpec(f"{unknown[0].message}; it has {', '.join(parsed.series)}", unknown)
+    return _on_grid(parsed, parsed.frequency, wanted)
 
 
 def _on_grid(parsed: ParsedTable, frequency: str, names: Sequence[str]) -> Table:

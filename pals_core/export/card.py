@@ -15,7 +15,7 @@ from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.compaction.compact import CompactionReport, Part, compact
 from pals_core.data.lengths import window_lengths
-from pals_core.errors import ExportFailed
+from pals_core.errors import ExportFailed, pointer_of
 from pals_core.evaluation.document import Evaluation
 from pals_core.export.card_pictures import draw_density, draw_errors
 from pals_core.spec import Split
@@ -60,7 +60,7 @@ def _evaluation(document: str | Path | Mapping[str, Any], horizon: int) -> Evalu
             evaluation = Evaluation.model_validate_json(Path(document).read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = "".join(f"/{part}" for part in first["loc"])
+        place = pointer_of(first["loc"])
         raise ExportFailed(f"the evaluation cannot be read: {place}: {first['msg']}") from error
     if evaluation.horizon != horizon:
         raise ExportFailed(

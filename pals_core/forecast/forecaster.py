@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ from pals_core.data.lengths import window_lengths
 from pals_core.data.scaling import Scaler, joined
 from pals_core.data.table import Table
 from pals_core.data.windows import MAX_BATCH, inference_batch
-from pals_core.errors import InvalidForecastInput, InvalidTable, Problem
+from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
 from pals_core.evaluation.conformal import half_widths
 from pals_core.evaluation.measure import default_widths
 from pals_core.forecast.future import future_values, read_future
-from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, recent_values
+from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, not_fitting, read_for, recent_values
 from pals_core.forecast.typical import typical_inputs
 from pals_core.heap import keep_freed_memory
 from pals_core.kernels.choice import Kernels, choose_kernels
@@ -130,7 +131,7 @@ class Forecaster:
         if recent is None:
             groups = ends_of_training(self.header, self._series_ends, series)
         else:
-            groups = recent_values(self.header, self._table(recent), series)
+            groups = recent_values(self.header, self._table(recent, series), series)
         columns = sum(len(group.targets) for group in groups)
         if whole > self._lengths.horizon and whole * columns > MAX_CELLS:
             raise _wrong_field(
@@ -225,16 +226,16 @@ class Forecaster:
             outputs.append(output.double().numpy())
         return np.concatenate(outputs)
 
-    def _table(self, recent: Table | pd.DataFrame) -> Table:
+    def _table(self, recent: Table | pd.DataFrame, series: Sequence[str] | None) -> Table:
         if isinstance(recent, Table):
             return recent
         needed = self._lengths.input_len
         if len(recent) < needed:
             raise invalid_input(f"{needed} rows of recent values are needed; {len(recent)} were given")
         try:
-            return Table.from_frame(recent)
-        except InvalidTable as error:
-            raise InvalidForecastInput(error.message, error.problems) from error
+            return read_for(self.header, series, partial(Table.from_frame, recent))
+        except (InvalidSpec, InvalidTable) as error:
+            raise not_fitting(error) from error
 
 
 def load_forecaster(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from pydantic import ValidationError
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.raw import TIME_NAMES
 from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
+from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem, pointer_of
 from pals_core.forecast.forecaster import Forecaster, load_forecaster
+from pals_core.forecast.recent import not_fitting, read_for
 from pals_core.forecast.rows import ForecastRows
 
 
@@ -66,15 +68,10 @@ def _by_column(columns: Sequence[str], values: npt.NDArray[np.float64]) -> dict[
 
 
 def _read(table: Path, header: CheckpointHeader, series: Sequence[str] | None) -> Table:
-    columns: tuple[str, ...] = header.spec.data.known_future
-    wanted = header.columns
-    if series is not None or not header.spec.data.pooled:
-        columns, wanted = (*(wanted if series is None else series), *columns), ()
     try:
-        return read_table(table, tuple(dict.fromkeys(columns)), wanted)
+        return read_for(header, series, partial(read_table, table))
     except (InvalidSpec, InvalidTable) as error:
-        problems = tuple(Problem(item.message, row=item.row, column=item.column) for item in error.problems)
-        raise InvalidForecastInput(error.message, problems) from error
+        raise not_fitting(error) from error
 
 
 def _frame(rows: Mapping[str, Any], pointer: str) -> pd.DataFrame:
@@ -82,14 +79,15 @@ def _frame(rows: Mapping[str, Any], pointer: str) -> pd.DataFrame:
         given = ForecastRows.model_validate(rows)
     except ValidationError as error:
         problems = tuple(
-            Problem(detail["msg"], pointer=pointer + "".join(f"/{part}" for part in detail["loc"]))
-            for detail in error.errors()
+            Problem(detail["msg"], pointer=pointer + pointer_of(detail["loc"])) for detail in error.errors()
         )
         raise InvalidForecastInput(f"{problems[0].pointer}: {problems[0].message}", problems) from error
     for name, values in given.values.items():
         if len(values) != len(given.timestamps):
             message = f"column {name!r} has {len(values)} values for {len(given.timestamps)} timestamps"
-            raise InvalidForecastInput(message, (Problem(message, pointer=f"{pointer}/values/{name}", column=name),))
+            raise InvalidForecastInput(
+                message, (Problem(message, pointer=pointer + pointer_of(["values", name]), column=name),)
+            )
     time = next((name for name in TIME_NAMES if name not in given.values), TIME_NAMES[0])
     columns = {name: np.array(values, dtype=np.float64) for name, values in given.values.items()}
     return pd.DataFrame({time: list(given.timestamps)} | columns)

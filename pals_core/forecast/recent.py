@@ -5,7 +5,7 @@ Shapes: L input_len, K known-future columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,25 @@ def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] 
         raise not_fitting(error) from error
 
 
+def read_for(header: CheckpointHeader, series: Sequence[str] | None, read: Callable[..., Table]) -> Table:
+    """Return what `read`, given what `read_table` is beside a file, reads of the values for a forecast of `series`.
+
+    These are the columns that are needed, so that nothing in another one is a problem; all there are if one of them is
+    missing, for `fitting` to say. Raises InvalidTable, and InvalidSpec where that cannot be.
+    """
+    data = header.spec.data
+    needed, where_there = data.known_future, header.columns
+    if series is not None or not data.pooled:
+        needed, where_there = (*(where_there if series is None else series), *needed), ()
+    try:
+        return read(tuple(dict.fromkeys(needed)), where_there)
+    except InvalidSpec as missing_column:
+        try:
+            return read()
+        except InvalidTable:
+            raise missing_column from None
+
+
 def fitting(
     header: CheckpointHeader, table: Table, series: Sequence[str] | None
 ) -> tuple[Table, tuple[str, ...], bool]:
@@ -73,8 +92,10 @@ def fitting(
     data = header.spec.data
     names = chosen_series(header, table.columns, series)
     if missing := [name for name in (*names, *data.known_future) if name not in table.columns]:
-        needed = (*names, *data.known_future)
-        raise invalid_input(f"the column {missing[0]!r} is missing; the model needs {', '.join(needed)}", missing[0])
+        needed, there = ", ".join((*names, *data.known_future)), ", ".join(table.columns[:10])
+        raise invalid_input(
+            f"the column {missing[0]!r} is missing; the model needs {needed}; the values given have {there}", missing[0]
+        )
     table = table.select(names, data.known_future)
     # A few rows can look like another frequency (business days of one week like days), so the grid decides.
     slow = is_consecutive(table.times, header.frequency)

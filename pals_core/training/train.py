@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from pydantic import ValidationError
 
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidSpec, Problem
+from pals_core.errors import InvalidSpec, InvalidTable
 from pals_core.evaluation.document import Evaluation
 from pals_core.feasibility import check, resolve
 from pals_core.spec import Spec
+from pals_core.spec.problems import problem_of
 from pals_core.training.events import CheckpointSaved, Finished, Result, TrainingEvent
 from pals_core.training.trainer import Trainer
 
@@ -46,7 +48,7 @@ def train(
     TrainingFailed when the training could not go on, whose `checkpoint` is the best one so far.
     """
     parsed = spec if isinstance(spec, Spec) else parse_spec(spec)
-    series = _as_table(table)
+    series = _as_table(table, parsed.data.columns)
     profile = profile_of(series)
     resolved = resolve(parsed, profile)
     if problems := check(resolved, profile):
@@ -75,13 +77,18 @@ def parse_spec(fields: Mapping[str, Any]) -> Spec:
     try:
         return Spec.model_validate(fields)
     except ValidationError as error:
-        problems = tuple(
-            Problem(detail["msg"], pointer="".join(f"/{part}" for part in detail["loc"])) for detail in error.errors()
-        )
+        problems = tuple(problem_of(detail, fields, detail["loc"]) for detail in error.errors())
         raise InvalidSpec(f"{problems[0].pointer}: {problems[0].message}", problems) from error
 
 
-def _as_table(table: Table | pd.DataFrame | str | Path) -> Table:
+def _as_table(table: Table | pd.DataFrame | str | Path, columns: Sequence[str] | None) -> Table:
     if isinstance(table, Table):
         return table
-    return Table.from_frame(table) if isinstance(table, pd.DataFrame) else read_table(Path(table))
+    read = partial(Table.from_frame, table) if isinstance(table, pd.DataFrame) else partial(read_table, Path(table))
+    try:
+        return read(columns)
+    except InvalidSpec as unknown_column:
+        try:
+            return read()  # for the check of the spec to say where it names the column, and what it may have meant
+        except InvalidTable:
+            raise unknown_column from None

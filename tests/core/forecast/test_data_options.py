@@ -235,7 +235,7 @@ def test_pooled_json_has_null_where_there_is_no_forecast(pooled_path: Path, tmp_
     path.write_text("\n".join(["unique_id,ds,y", *rows]))
     assert forecast_json(str(pooled_path), None, path)["columns"] == ["b"]
     assert forecast_json(str(pooled_path), None, path, series=["n"])["columns"] == ["n"]
-    with pytest.raises(InvalidForecastInput, match="no column 'z'"):
+    with pytest.raises(InvalidForecastInput, match=r"column 'z' is missing.* have b, n"):
         forecast_json(str(pooled_path), None, path, series=["z"])
 
 

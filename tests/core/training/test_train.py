@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import pals_core
 from pals_core.data.table import Table
-from pals_core.errors import InvalidSpec, TrainingFailed
+from pals_core.errors import InvalidForecastInput, InvalidSpec, TrainingFailed
 
 SPEC: dict[str, Any] = {
     "data": {"input_len": 12, "horizon": 4},
@@ -53,10 +54,42 @@ def test_without_a_folder_a_new_one_is_made(series: Table) -> None:
 
 def test_wrong_fields_are_named(series: Table) -> None:
     with pytest.raises(InvalidSpec) as caught:
-        pals_core.train({"data": {"horizon": -1}, "model": {"name": "dlinear", "depth": 2}}, series)
-    pointers = {problem.pointer for problem in caught.value.problems}
-    assert "/data/horizon" in pointers
-    assert len(pointers) == 2
+        pals_core.train({"data": {"horizon": -1}, "model": {"name": "dlinear", "moving_average": 2}}, series)
+    assert {problem.pointer: problem.message for problem in caught.value.problems} == {
+        "/data/horizon": "must be greater than or equal to 1",
+        "/model/moving_average": "is not a field here; did you mean 'moving_avg'?",
+    }
+    with pytest.raises(InvalidSpec, match="heads") as caught:
+        pals_core.train(SPEC | {"model": {"name": "nstransformer", "d_model": 6, "heads": 4}, "a/b": 1}, series)
+    assert [problem.pointer for problem in caught.value.problems] == ["/model", "/a~1b"]
+    assert not caught.value.problems[0].message.startswith("Value error")
+
+
+def test_a_column_that_is_not_read_may_hold_anything(series: Table, tmp_path: Path) -> None:
+    frame = frame_of(series)
+    frame["empty"], frame["endless"] = np.nan, np.inf
+    targets = list(series.columns)
+    spec = SPEC | {"data": SPEC["data"] | {"targets": targets}}
+    whole = pals_core.train(SPEC, series, tmp_path / "whole")
+    file = tmp_path / "series.csv"
+    frame.to_csv(file)
+
+    for place, table in (("frame", frame), ("file", file)):
+        chosen = pals_core.train(spec, table, tmp_path / place)
+        assert chosen.result.metrics == whole.result.metrics
+        backtested = pals_core.backtest(chosen.path, table, stride=5)
+        assert backtested == pals_core.backtest(whole.path, series, stride=5)
+    forecaster = pals_core.load_forecaster(chosen.path)
+    assert np.array_equal(forecaster.forecast(frame).values, forecaster.forecast().values)
+
+    misspelt = spec | {"data": spec["data"] | {"targets": targets[1:], "known_future": ["cal"]}}
+    with pytest.raises(InvalidSpec, match="has no column 'cal'; it has calm, rising"):
+        pals_core.train(misspelt, frame)
+    with pytest.raises(InvalidSpec, match="did you mean 'calm'") as caught:
+        pals_core.train(misspelt, frame_of(series))
+    assert caught.value.problems[0].pointer == "/data/known_future/0"
+    with pytest.raises(InvalidForecastInput, match="has no column 'calm'; it has rising"):
+        forecaster.forecast(frame.drop(columns="calm"))
 
 
 def test_a_spec_that_does_not_fit_the_table_is_refused(series: Table) -> None:
