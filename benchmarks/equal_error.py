@@ -109,11 +109,17 @@ def main() -> None:
                 spec = spec_of(case, table, way, seed, arguments.epochs)
                 found[way] = (reference if way == REFERENCE else ours)(spec, table)
                 bars.advance(bar)
-            done.append(found)
-            report = provenance() | what | {"summary": summary(done), "seeds": done}
-            with replacing(output) as part:
-                part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+            done.append(found | provenance())
+            write(output, what, done)
+    write(output, what, done)
     print(json.dumps(summary(done), indent=1))
+
+
+def write(output: Path, what: dict[str, Any], seeds: list[dict[str, Any]]) -> None:
+    """Write what was found so far."""
+    report = what | {"summary": summary(seeds), "seeds": seeds}
+    with replacing(output) as part:
+        part.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

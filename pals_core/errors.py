@@ -11,7 +11,7 @@ PalsError                    code, message and problems for a person and a progr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -43,6 +43,11 @@ class Problem:
     pointer: str | None = None
     row: int | None = None
     column: str | None = None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names, and how many more there are."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def pointer_of(path: Iterable[str | int]) -> str:

@@ -14,7 +14,7 @@ from pals_core.data.frequency import calendar_family, is_weekly_or_slower
 from pals_core.data.lengths import WindowLengths, window_lengths
 from pals_core.data.profile import Finding, Layout, Span, TableProfile
 from pals_core.data.split import Parts, split_rows, window_count
-from pals_core.errors import InvalidSpec, InvalidTable, Problem
+from pals_core.errors import InvalidSpec, InvalidTable, Problem, listed
 from pals_core.models.required_lengths import length_problems
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import (
@@ -201,7 +201,7 @@ def _column_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
             if name not in known_columns:
                 spelled = {column.casefold(): column for column in profile.columns}
                 close = difflib.get_close_matches(name.casefold(), spelled, n=1)
-                known = f"did you mean {spelled[close[0]]!r}?" if close else f"it has {_listed(profile.columns)}"
+                known = f"did you mean {spelled[close[0]]!r}?" if close else f"it has {listed(profile.columns)}"
                 message = f"the table has no numeric column {name!r}; {known}"
                 problems.append(Problem(message, pointer=f"/data/{field}/{position}", column=name))
     if not spec.data.targets:
@@ -254,11 +254,6 @@ def _joint_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
         f"({first.start} to {first.end}); choose series pooled, give both the same times, or leave one out"
     )
     return [Problem(message, pointer="/data/series", column=others[0])]
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
 
 
 def _finding_problems(spec: Spec, profile: TableProfile) -> list[Problem]:

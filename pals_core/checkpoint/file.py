@@ -49,27 +49,30 @@ class PackedMasks(Mapping[str, Tensor]):
         codes: Mapping[str, Code],
         shapes: Mapping[str, tuple[int, ...]],
         active: Mapping[str, int],
-        unpacked: Mapping[str, Tensor] | None = None,
+        packed: Mapping[str, Tensor] | None = None,
     ) -> None:
+        """`packed` are the masks themselves, if they are at hand."""
         self.codes = codes
         self._shapes = shapes
         self._active = active
-        self._unpacked = unpacked or {}
+        self._packed = packed or {}
 
     @classmethod
     def of(cls, masks: Mapping[str, Tensor], before: PackedMasks | None = None) -> PackedMasks:
-        """Pack masks of the CPU; those that are the very tensors packed `before` are not packed again."""
-        known = before._unpacked if before else {}
-        codes = {
-            name: before.codes[name] if before and known.get(name) is mask else encode_positions(mask.numpy())
-            for name, mask in masks.items()
-        }
-        active = {name: int(mask.count_nonzero()) for name, mask in masks.items()}
+        """Pack masks, of any device; those that are the very tensors packed `before` are not packed again."""
+        codes: dict[str, Code] = {}
+        active: dict[str, int] = {}
+        for name, mask in masks.items():
+            if before is not None and before._packed.get(name) is mask:
+                codes[name], active[name] = before.codes[name], before._active[name]
+            else:
+                codes[name], active[name] = encode_positions(mask.cpu().numpy()), int(mask.count_nonzero())
         return cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active, dict(masks))
 
     def __getitem__(self, name: str) -> Tensor:
-        if name in self._unpacked:
-            return self._unpacked[name]
+        """Return a mask of the CPU."""
+        if name in self._packed:
+            return self._packed[name].cpu()
         shape = self._shapes[name]
         return torch.from_numpy(decode_positions(self.codes[name], math.prod(shape), self._active[name])).view(shape)
 

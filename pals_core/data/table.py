@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from pals_core.data.parse import ParsedTable, parse
 from pals_core.data.profile import Layout
 from pals_core.data.raw import RawTable, raw_from_frame
 from pals_core.data.split import Part
-from pals_core.errors import InvalidSpec, InvalidTable, Problem
+from pals_core.errors import InvalidSpec, InvalidTable, Problem, listed
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Table:
             if name not in self.columns
         )
         if problems:
-            raise InvalidSpec(f"{problems[0].message}; it has {', '.join(self.columns)}", problems)
+            raise InvalidSpec(f"{problems[0].message}; it has {listed(self.columns)}", problems)
         places = {name: place for place, name in enumerate(self.columns)}
         positions = [places[name] for _, name in named]
         rows = slice(None)
@@ -108,6 +109,22 @@ def read_table(path: Path, columns: Sequence[str] | None = None, where_there: Se
     return _table(raw_from_file(path), columns, where_there)
 
 
+def table_of(given: pd.DataFrame | str | Path, columns: Sequence[str] | None, where_there: Sequence[str] = ()) -> Table:
+    """Return the table of a frame or a file with the columns that are needed, as `read_table` does.
+
+    So nothing in another column is a problem. If one of `columns` is missing it has all there are, for whoever knows
+    what they are for to say which; only where these cannot be read is it an InvalidSpec here.
+    """
+    read = partial(Table.from_frame, given) if isinstance(given, pd.DataFrame) else partial(read_table, Path(given))
+    try:
+        return read(columns, where_there)
+    except InvalidSpec as missing:
+        try:
+            return read()
+        except InvalidTable:
+            raise missing from None
+
+
 def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[str] = ()) -> Table:
     parsed = parse(raw)
     if columns is not None:
@@ -122,7 +139,7 @@ def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[s
         )
         raise InvalidTable(problems[0].message if problems else "the table has no frequency", problems)
     if unknown := tuple(Problem(_no_column(name), column=name) for name in wanted if name not in parsed.series):
-        raise InvalidSpec(f"{unknown[0].message}; it has {', '.join(parsed.series)}", unknown)
+        raise InvalidSpec(f"{unknown[0].message}; it has {listed(tuple(parsed.series))}", unknown)
     return _on_grid(parsed, parsed.frequency, wanted)
 
 

@@ -5,7 +5,6 @@ Shapes: C columns of a window, E columns, or pooled series.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,18 @@ import torch
 from torch import Tensor
 
 from pals_core.checkpoint.file import read_checkpoint
-from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.groups import grouped
 from pals_core.data.lengths import window_lengths
 from pals_core.data.rolling import rolling_windows
 from pals_core.data.scaling import joined
-from pals_core.data.table import Table, read_table
+from pals_core.data.table import Table
 from pals_core.data.windows import Batch
 from pals_core.errors import InvalidSpec, InvalidTable
 from pals_core.evaluation.document import Evaluation
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import Origins
 from pals_core.evaluation.seasonal import Season
-from pals_core.forecast.recent import fitting, invalid_input, learnt_scalers, not_fitting, read_for
+from pals_core.forecast.recent import fitting, invalid_input, learnt_scalers, not_fitting, table_for
 
 
 def backtest(
@@ -50,7 +48,7 @@ def backtest(
         raise invalid_input(f"stride is {stride}; it must be at least 1")
     trained = read_checkpoint(Path(checkpoint))
     header = trained.header
-    given, names, slow = fitting(header, _as_table(header, table), None)
+    given, names, slow = fitting(header, table_for(header, table, None), None)
     data = header.spec.data.model_copy(
         update={"targets": names, "resample": None if slow else header.spec.data.resample}
     )
@@ -85,16 +83,6 @@ def backtest(
         if not np.isfinite(measured.mse):
             raise invalid_input("the forecasts are not finite; the values are too far from those of the training")
         return measured.evaluation()
-
-
-def _as_table(header: CheckpointHeader, table: Table | pd.DataFrame | str | Path) -> Table:
-    if isinstance(table, Table):
-        return table
-    read = partial(Table.from_frame, table) if isinstance(table, pd.DataFrame) else partial(read_table, Path(table))
-    try:
-        return read_for(header, None, read)
-    except InvalidSpec as error:
-        raise not_fitting(error) from error
 
 
 def _first_row(group: Table, season: int, input_len: int, start: str | pd.Timestamp | None) -> int:

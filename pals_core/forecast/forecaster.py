@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,11 @@ from pals_core.data.lengths import window_lengths
 from pals_core.data.scaling import Scaler, joined
 from pals_core.data.table import Table
 from pals_core.data.windows import MAX_BATCH, inference_batch
-from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
+from pals_core.errors import InvalidForecastInput, InvalidTable, Problem
 from pals_core.evaluation.conformal import half_widths
 from pals_core.evaluation.measure import default_widths
 from pals_core.forecast.future import future_values, read_future
-from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, not_fitting, read_for, recent_values
+from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, not_fitting, recent_values, table_for
 from pals_core.forecast.typical import typical_inputs
 from pals_core.heap import keep_freed_memory
 from pals_core.kernels.choice import Kernels, choose_kernels
@@ -233,8 +232,8 @@ class Forecaster:
         if len(recent) < needed:
             raise invalid_input(f"{needed} rows of recent values are needed; {len(recent)} were given")
         try:
-            return read_for(self.header, series, partial(Table.from_frame, recent))
-        except (InvalidSpec, InvalidTable) as error:
+            return table_for(self.header, recent, series)
+        except InvalidTable as error:
             raise not_fitting(error) from error
 
 

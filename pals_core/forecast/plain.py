@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,12 @@ from pydantic import ValidationError
 
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.raw import TIME_NAMES
-from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem, pointer_of
+from pals_core.data.table import Table
+from pals_core.errors import InvalidForecastInput, InvalidTable, Problem, pointer_of
 from pals_core.forecast.forecaster import Forecaster, load_forecaster
-from pals_core.forecast.recent import not_fitting, read_for
+from pals_core.forecast.recent import not_fitting, table_for
 from pals_core.forecast.rows import ForecastRows
+from pals_core.spec.problems import sentence_of
 
 
 def forecast_json(
@@ -69,8 +69,8 @@ def _by_column(columns: Sequence[str], values: npt.NDArray[np.float64]) -> dict[
 
 def _read(table: Path, header: CheckpointHeader, series: Sequence[str] | None) -> Table:
     try:
-        return read_for(header, series, partial(read_table, table))
-    except (InvalidSpec, InvalidTable) as error:
+        return table_for(header, table, series)
+    except InvalidTable as error:
         raise not_fitting(error) from error
 
 
@@ -79,7 +79,7 @@ def _frame(rows: Mapping[str, Any], pointer: str) -> pd.DataFrame:
         given = ForecastRows.model_validate(rows)
     except ValidationError as error:
         problems = tuple(
-            Problem(detail["msg"], pointer=pointer + pointer_of(detail["loc"])) for detail in error.errors()
+            Problem(sentence_of(detail), pointer=pointer + pointer_of(detail["loc"])) for detail in error.errors()
         )
         raise InvalidForecastInput(f"{problems[0].pointer}: {problems[0].message}", problems) from error
     for name, values in given.values.items():

@@ -5,10 +5,12 @@ Shapes: L input_len, K known-future columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.grid import is_consecutive
@@ -17,8 +19,8 @@ from pals_core.data.lengths import window_lengths
 from pals_core.data.missing import fill_rows
 from pals_core.data.resampling import resample
 from pals_core.data.scaling import Scaler
-from pals_core.data.table import Table
-from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
+from pals_core.data.table import Table, table_of
+from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem, listed
 
 
 @dataclass(frozen=True)
@@ -63,23 +65,23 @@ def recent_values(header: CheckpointHeader, table: Table, series: Sequence[str] 
         raise not_fitting(error) from error
 
 
-def read_for(header: CheckpointHeader, series: Sequence[str] | None, read: Callable[..., Table]) -> Table:
-    """Return what `read`, given what `read_table` is beside a file, reads of the values for a forecast of `series`.
+def table_for(
+    header: CheckpointHeader, given: Table | pd.DataFrame | str | Path, series: Sequence[str] | None
+) -> Table:
+    """Return the values given for a forecast of `series`: of a frame or file, the columns that this needs.
 
-    These are the columns that are needed, so that nothing in another one is a problem; all there are if one of them is
-    missing, for `fitting` to say. Raises InvalidTable, and InvalidSpec where that cannot be.
+    Raises InvalidForecastInput for a column that is missing, where `fitting` is not to say it, and InvalidTable.
     """
+    if isinstance(given, Table):
+        return given
     data = header.spec.data
     needed, where_there = data.known_future, header.columns
     if series is not None or not data.pooled:
         needed, where_there = (*(where_there if series is None else series), *needed), ()
     try:
-        return read(tuple(dict.fromkeys(needed)), where_there)
-    except InvalidSpec as missing_column:
-        try:
-            return read()
-        except InvalidTable:
-            raise missing_column from None
+        return table_of(given, tuple(dict.fromkeys(needed)), where_there)
+    except InvalidSpec as error:
+        raise not_fitting(error) from error
 
 
 def fitting(
@@ -92,9 +94,10 @@ def fitting(
     data = header.spec.data
     names = chosen_series(header, table.columns, series)
     if missing := [name for name in (*names, *data.known_future) if name not in table.columns]:
-        needed, there = ", ".join((*names, *data.known_future)), ", ".join(table.columns[:10])
         raise invalid_input(
-            f"the column {missing[0]!r} is missing; the model needs {needed}; the values given have {there}", missing[0]
+            f"the column {missing[0]!r} is missing; the model needs {listed((*names, *data.known_future))}; the values "
+            f"given have {listed(table.columns)}",
+            missing[0],
         )
     table = table.select(names, data.known_future)
     # A few rows can look like another frequency (business days of one week like days), so the grid decides.
@@ -131,9 +134,8 @@ def chosen_series(header: CheckpointHeader, present: Sequence[str], series: Sequ
     names = tuple(name for name in header.columns if name in known)
     if not names:
         raise invalid_input(
-            f"none of the series was in the training, which had {', '.join(header.columns[:10])}"
-            f"{' and others' if len(header.columns) > 10 else ''}; name them in series to have them scaled by the "
-            "values given here"
+            f"none of the series was in the training, which had {listed(header.columns)}; name them in series to have "
+            "them scaled by the values given here"
         )
     return names
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pals_core.errors import Problem, pointer_of
@@ -57,15 +57,17 @@ def sentence_of(
     return message.removeprefix("Value error, ").replace("Input should be", "must be")
 
 
-def _path_in(content: Any, location: Iterable[str | int], *, keep_last: bool) -> list[str | int]:
+def _path_in(content: Any, location: Sequence[str | int], *, keep_last: bool) -> list[str | int]:
     """The part of `location` that exists in the content: discriminator tags and validators' names do not."""
     path: list[str | int] = []
-    value, keys = content, list(location)
-    for position, key in enumerate(keys):
-        exists = key in value if isinstance(value, Mapping) else isinstance(value, list) and key in range(len(value))
+    value = content
+    for position, key in enumerate(location):
+        exists = (
+            key in value if isinstance(value, Mapping) else isinstance(value, list | tuple) and key in range(len(value))
+        )
         if exists:
             value = value[key]
-        elif not (keep_last and position == len(keys) - 1):
+        elif not (keep_last and position == len(location) - 1):
             continue
         path.append(key)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -29,31 +30,42 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
 
     Dropout and initial weights draw from torch's global state. What the consumer draws between two items, or another
     training, so changes nothing here, and nothing here changes what the consumer draws. On a GPU, `deterministic`
-    allows only algorithms that repeat themselves (on a CPU all do), and convolutions in single precision are just that,
-    where cuDNN by default multiplies ten bits of each number.
+    allows only algorithms that repeat themselves (on a CPU all do), and single precision is just that, where cuDNN by
+    default multiplies ten bits of each number.
     """
     strict = deterministic and device.type == "cuda"
     if strict:
         # Read when the first matrix product of the process starts cuBLAS.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     own = random_state(device)
-    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     while True:
         outer, outer_strict = random_state(device), torch.are_deterministic_algorithms_enabled()
-        outer_precision = convolutions.fp32_precision
         set_random_state(own, device)
         torch.use_deterministic_algorithms(strict or outer_strict)
-        convolutions.fp32_precision = "ieee"
         try:
-            item = next(items)
+            with _all_bits_multiplied() if device.type == "cuda" else nullcontext():
+                item = next(items)
         except StopIteration:
             return
         finally:
             own = random_state(device)
             set_random_state(outer, device)
             torch.use_deterministic_algorithms(outer_strict)
-            convolutions.fp32_precision = outer_precision
         yield item
+
+
+@contextmanager
+def _all_bits_multiplied() -> Iterator[None]:
+    """Have a GPU multiply single precision as it is, not rounded to TF32."""
+    products: Any = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [product.fp32_precision for product in products]
+    try:
+        for product in products:
+            product.fp32_precision = "ieee"
+        yield
+    finally:
+        for product, precision in zip(products, before, strict=True):
+            product.fp32_precision = precision
 
 
 def with_readable_failures(items: Iterator[Item]) -> Iterator[Item]:

@@ -23,7 +23,6 @@ from pals_core.data.table import Table
 from pals_core.evaluation.document import Evaluation
 from pals_core.evaluation.seasonal import Season
 from pals_core.flops import FlopCount
-from pals_core.sparsity.masks import MaskSet
 from pals_core.spec import DataSpec, Spec
 from pals_core.training.surroundings import versions
 
@@ -48,7 +47,7 @@ class EpochCheckpoints:
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:03}.pals.safetensors"
 
-    def save(self, model: nn.Module, masks: MaskSet, packed: PackedMasks, epochs: Sequence[EpochSummary]) -> Path:
+    def save(self, model: nn.Module, masks: PackedMasks, epochs: Sequence[EpochSummary]) -> Path:
         """Write the network as it is after these epochs; returns the file."""
         epoch, precision = epochs[-1].epoch, StoredPrecision.FP32
         weights = {name: tensor.detach().cpu() for name, tensor in stored_tensors(model).items()}
@@ -66,14 +65,14 @@ class EpochCheckpoints:
             season=self.season.length,
             naive_errors=tuple(None if np.isnan(error) else error for error in self.season.errors.tolist()),
             trace=summary_of(epochs),
-            layers={name: packed.layer(name, weights[name], self.flops.of_weights[name], precision) for name in packed},
+            layers={name: masks.layer(name, weights[name], self.flops.of_weights[name], precision) for name in masks},
             precision=precision,
             products=self.flops.products,
-            total_parameters=masks.total_parameters,
+            total_parameters=sum(parameter.numel() for parameter in model.parameters()),
             dataset_sha256=self.dataset_sha256,
             library_versions=versions(),
         )
-        write_checkpoint(self.path(epoch), Checkpoint(header, weights, packed, self.series_ends))
+        write_checkpoint(self.path(epoch), Checkpoint(header, weights, masks, self.series_ends))
         self._written.add(epoch)
         return self.path(epoch)
 

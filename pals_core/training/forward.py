@@ -52,8 +52,8 @@ def _can_compile() -> bool:
 class ForwardPass:
     """Forecasts of a network over batches, in single precision whatever the arithmetic inside.
 
-    Only steps of training, whose batches are all of one size, are compiled. How a compiler treats another size depends
-    on those that came before, which a resumed training has not seen.
+    Only steps of training are compiled, whose batches are of one size. How a compiler treats another one depends on
+    those that came before, which a resumed training has not seen.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, arithmetic: Arithmetic) -> None:

@@ -242,7 +242,7 @@ class TrainingLoop:
             masks_frozen=self.method.is_frozen(state.step),
             is_best=is_best,
         )
-        path = self.checkpoints.save(self.model, self.masks, state.packed_masks(), state.epochs)
+        path = self.checkpoints.save(self.model, state.packed_masks(), state.epochs)
         if is_best:
             self.best_checkpoint = path
         yield CheckpointSaved(

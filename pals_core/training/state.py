@@ -46,7 +46,7 @@ class TrainingState:
     density_sum: float = 0.0  # over the steps
     moves: dict[Move, int] = field(default_factory=lambda: dict.fromkeys(Move, 0))  # mask updates so far
     epochs: list[EpochSummary] = field(default_factory=list)
-    _packed_masks: PackedMasks | None = None
+    _packed_masks: PackedMasks | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def epoch(self) -> int:
@@ -69,7 +69,7 @@ class TrainingState:
 
     def packed_masks(self) -> PackedMasks:
         """Return the masks as files keep them."""
-        self._packed_masks = PackedMasks.of({name: self.masks[name].cpu() for name in self.masks}, self._packed_masks)
+        self._packed_masks = PackedMasks.of(self.masks.now(), self._packed_masks)
         return self._packed_masks
 
     def plain(self) -> dict[str, Any]:

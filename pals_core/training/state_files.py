@@ -112,7 +112,7 @@ class StateFiles:
         checkpoints.restore(best_file, best=state.best.epoch, last=state.epoch)
         if state.is_of_epoch_end:
             # The network is the one of the last checkpoint, which need not be here.
-            checkpoints.save(state.model, state.masks, state.packed_masks(), state.epochs)
+            checkpoints.save(state.model, state.packed_masks(), state.epochs)
         if path.parent.resolve() == self.folder.resolve():
             self._kept = [self.folder / path.name]
         warnings = differences(header.surroundings, self.surroundings)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pandas as pd
 from pydantic import ValidationError
 
 from pals_core.data.audit import profile_of
-from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidSpec, InvalidTable
+from pals_core.data.table import Table, table_of
+from pals_core.errors import InvalidSpec, pointer_of
 from pals_core.evaluation.document import Evaluation
 from pals_core.feasibility import check, resolve
-from pals_core.spec import Spec
+from pals_core.spec import DataSpec, Spec
 from pals_core.spec.problems import problem_of
 from pals_core.training.events import CheckpointSaved, Finished, Result, TrainingEvent
 from pals_core.training.trainer import Trainer
@@ -48,7 +47,7 @@ def train(
     TrainingFailed when the training could not go on, whose `checkpoint` is the best one so far.
     """
     parsed = spec if isinstance(spec, Spec) else parse_spec(spec)
-    series = _as_table(table, parsed.data.columns)
+    series = _as_table(table, parsed.data)
     profile = profile_of(series)
     resolved = resolve(parsed, profile)
     if problems := check(resolved, profile):
@@ -81,14 +80,19 @@ def parse_spec(fields: Mapping[str, Any]) -> Spec:
         raise InvalidSpec(f"{problems[0].pointer}: {problems[0].message}", problems) from error
 
 
-def _as_table(table: Table | pd.DataFrame | str | Path, columns: Sequence[str] | None) -> Table:
+def _as_table(table: Table | pd.DataFrame | str | Path, data: DataSpec) -> Table:
     if isinstance(table, Table):
         return table
-    read = partial(Table.from_frame, table) if isinstance(table, pd.DataFrame) else partial(read_table, Path(table))
     try:
-        return read(columns)
-    except InvalidSpec as unknown_column:
-        try:
-            return read()  # for the check of the spec to say where it names the column, and what it may have meant
-        except InvalidTable:
-            raise unknown_column from None
+        return table_of(table, data.columns)
+    except InvalidSpec as error:
+        problems = tuple(replace(problem, pointer=_place_of(problem.column, data)) for problem in error.problems)
+        raise InvalidSpec(error.message, problems) from error
+
+
+def _place_of(column: str | None, data: DataSpec) -> str | None:
+    """Return where a spec names a column."""
+    for field in ("targets", "known_future"):
+        if column in (names := getattr(data, field) or ()):
+            return pointer_of(["data", field, names.index(column)])
+    return None

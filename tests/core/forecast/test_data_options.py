@@ -313,9 +313,6 @@ def test_the_future_is_resampled_with_the_recent_values(trained_on: Callable[...
 
 
 def test_a_finer_frequency_is_refused_before_anything_is_read() -> None:
+    fields = {"data": DATA | {"series": "joint", "resample": "h"}, "method": "dense"}
     with pytest.raises(InvalidSpec, match="no slower one"):
-        list(
-            Trainer(
-                Spec.model_validate({"data": DATA | {"series": "joint", "resample": "h"}}), wide(), Path("nowhere")
-            ).run()
-        )
+        list(Trainer(Spec.model_validate(fields), wide(), Path("nowhere")).run())

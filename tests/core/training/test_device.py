@@ -9,6 +9,7 @@ import torch
 from pals_core.data.table import Table
 from pals_core.errors import ErrorCode, TrainingFailed
 from pals_core.spec import Spec
+from pals_core.training import device as device_module
 from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
 from pals_core.training.events import Finished, StateSaved
 from pals_core.training.trainer import Trainer
@@ -41,16 +42,20 @@ def test_two_random_sequences_do_not_disturb_each_other() -> None:
     assert torch.equal(torch.stack(outer), outer_alone)
 
 
-def test_convolutions_are_in_single_precision_for_the_training_alone() -> None:
-    def precisions() -> Iterator[str]:
-        while True:
-            yield torch.backends.cudnn.conv.fp32_precision
+def test_a_gpu_multiplies_single_precision_as_it_is_for_the_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def precisions() -> tuple[str, str]:
+        return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
 
-    before = torch.backends.cudnn.conv.fp32_precision
-    items = with_own_torch_state(precisions(), CPU, False)
+    def told() -> Iterator[tuple[str, str]]:
+        while True:
+            yield precisions()
+
+    monkeypatch.setattr(device_module, "random_state", lambda device: (torch.get_rng_state(), None))
+    before = precisions()
+    on_gpu, on_cpu = (with_own_torch_state(told(), torch.device(kind), False) for kind in ("cuda", "cpu"))
     for _ in range(2):
-        assert next(items) == "ieee"
-        assert torch.backends.cudnn.conv.fp32_precision == before != "ieee"
+        assert next(on_gpu) == ("ieee", "ieee")
+        assert next(on_cpu) == precisions() == before != ("ieee", "ieee")
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -63,6 +63,9 @@ def test_wrong_fields_are_named(series: Table) -> None:
         pals_core.train(SPEC | {"model": {"name": "nstransformer", "d_model": 6, "heads": 4}, "a/b": 1}, series)
     assert [problem.pointer for problem in caught.value.problems] == ["/model", "/a~1b"]
     assert not caught.value.problems[0].message.startswith("Value error")
+    with pytest.raises(InvalidSpec) as caught:
+        pals_core.train({"data": {"horizon": 2, "targets": ("a", 3)}}, series)
+    assert [problem.pointer for problem in caught.value.problems] == ["/data/targets/1"]
 
 
 def test_a_column_that_is_not_read_may_hold_anything(series: Table, tmp_path: Path) -> None:
@@ -83,8 +86,9 @@ def test_a_column_that_is_not_read_may_hold_anything(series: Table, tmp_path: Pa
     assert np.array_equal(forecaster.forecast(frame).values, forecaster.forecast().values)
 
     misspelt = spec | {"data": spec["data"] | {"targets": targets[1:], "known_future": ["cal"]}}
-    with pytest.raises(InvalidSpec, match="has no column 'cal'; it has calm, rising"):
+    with pytest.raises(InvalidSpec, match="has no column 'cal'; it has calm, rising") as caught:
         pals_core.train(misspelt, frame)
+    assert [problem.pointer for problem in caught.value.problems] == ["/data/known_future/0"]
     with pytest.raises(InvalidSpec, match="did you mean 'calm'") as caught:
         pals_core.train(misspelt, frame_of(series))
     assert caught.value.problems[0].pointer == "/data/known_future/0"
