@@ -123,9 +123,6 @@ class MaskSet:
         """Share of all parameters, biases and norms included, that are off."""
         return self.inactive_parameters / self.total_parameters
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: mask.clone() for name, mask in self._masks.items()}
-
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over saved masks; raises ValueError unless they fit exactly. Weights change at the next `apply`."""
         if set(state) != set(self._masks):

@@ -89,6 +89,7 @@ def test_the_job_on_the_api_page_is_one() -> None:
 
 def test_each_deviation_is_held_by_a_test_that_exists() -> None:
     held = rows(page("docs/deviations.md"), "published program")
+    assert len(held) >= 10
     # None beyond a blank line, which would end the table for readers too.
     assert len(held) == sum(line.startswith("|") for line in page("docs/deviations.md").splitlines()) - 2
     for row in held:

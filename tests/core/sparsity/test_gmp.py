@@ -41,7 +41,7 @@ def test_uniform_prunes_the_smallest_of_each_layer() -> None:
     bench = Bench("gmp", sparsity=0.6, allocation="uniform")
     magnitudes = {name: bench.masks.parameter(name).detach().abs() for name in bench.masks}
     bench.steps()
-    for name, mask in bench.masks.state_dict().items():
+    for name, mask in bench.masks.now().items():
         assert int(mask.sum()) == pytest.approx(0.4 * mask.numel(), abs=1)
         assert magnitudes[name][~mask].max() <= magnitudes[name][mask].min()
 

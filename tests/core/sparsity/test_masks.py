@@ -138,7 +138,7 @@ def test_a_sparse_start_draws_the_asked_number_reproducibly() -> None:
 def test_saved_masks_are_taken_over_whole() -> None:
     saved, loaded = masks_of(Network()), masks_of(Network())
     saved.start_sparse({"linear.weight": 7, "fourier": 2}, torch.Generator().manual_seed(3))
-    loaded.load_state_dict(saved.state_dict())
+    loaded.load_state_dict(saved.now())
     assert loaded.active == saved.active
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
 

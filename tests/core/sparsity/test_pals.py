@@ -98,7 +98,7 @@ def test_a_restored_controller_decides_alike() -> None:
     bench, restored = Bench(), Bench()
     bench.update(5, loss=1.0)
     restored.pals.load_state(bench.pals.state_dict(), bench.pals.state_tensors())
-    restored.masks.load_state_dict(bench.masks.state_dict())
+    restored.masks.load_state_dict(bench.masks.now())
     assert restored.pals.decide(10, lambda: 5.0) == bench.pals.decide(10, lambda: 5.0)
 
 

@@ -28,7 +28,7 @@ def test_a_restored_method_goes_on_alike(method: str, growth: str | None) -> Non
     fields = {"growth": growth} if growth else {}
     bench, restored = Bench(method, **fields), Bench(method, **fields)
     bench.steps(1, 22)
-    restored.masks.load_state_dict(bench.masks.state_dict())
+    restored.masks.load_state_dict(bench.masks.now())
     restored.network.load_state_dict(bench.network.state_dict())
     tensors = {name: tensor.clone() for name, tensor in bench.method.state_tensors().items()}
     restored.method.load_state(bench.method.state_dict(), tensors)
