@@ -23,7 +23,7 @@ endif
 endif
 
 # As the service trains (pals_core/openmp.py): threads that wait spin briefly and then give up their core.
-BENCHMARK = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000 $(BIN)/python -m
+BENCHMARK = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 $(BIN)/python -m
 
 .PHONY: help demo serve test check acceptance accuracy speed forecast-speed forecast-latency decision-windows equal-error resume chaos reaction queue event-rate checkpoint fuzz-checkpoints lock clean
 

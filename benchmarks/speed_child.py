@@ -35,14 +35,18 @@ PRODUCTS = 5
 
 
 def ours(spec: Spec, table: Table, folder: Path, device: str, threads: int | None) -> dict[str, Any]:
-    """Train with pals_core's trainer as the service does, states included; return the seconds of each call by part."""
+    """Train with pals_core's trainer as the service does; return the seconds of each call by part.
+
+    A state is written at every epoch's end, to be timed; the service writes one where the last is not too young.
+    """
     times = PartTimes(device)
     update_steps: list[int] = []
     sparsity = 0.0
     began = ended = 0.0
     steps, precision = 0, ""
+    trainer = Trainer(spec, table, folder, device=device, threads=threads)
     with outermost_calls_timed(times, parts_of_the_trainer()):
-        for event in Trainer(spec, table, folder, device=device, threads=threads).run():
+        for event in trainer.run():
             if isinstance(event, Started):
                 began, steps, precision = times.now(), event.total_steps, event.precision
                 times.seconds.clear()

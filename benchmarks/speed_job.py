@@ -7,16 +7,18 @@ what no part claims, are kept apart.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.speed_cases import JobCounts
+from pals_core.training.state_files import EPOCHS_APART
 
 STEP_PARTS = ("data", "zero gradients", "forward", "backward", "optimiser")
 UPDATE_PARTS = ("decision", "mask update")
-EPOCH_PARTS = ("evaluation", "checkpoint", "state")
+EPOCH_PARTS = ("evaluation", "checkpoint")
 PUBLISHED_EXTRAS = ("late decisions", "test evaluation of each epoch")
 
 
@@ -74,6 +76,7 @@ def whole_job(run: Run, counts: JobCounts, *, published: bool) -> dict[str, floa
     parts = {part: seconds * counts.steps for part, seconds in run.step.items()}
     parts |= {part: seconds * counts.updates for part, seconds in run.update.items()}
     parts |= {part: seconds * counts.epochs for part, seconds in run.epoch_end.items()}
+    parts["state"] = run.median("state") * (counts.epochs // _epochs_a_state(sum(parts.values()) / counts.epochs))
     parts["test evaluation"] = run.median("test evaluation")
     parts["result"] = sum(run.calls.get("result", ()))
     parts["warm-up"] = run.warm_up
@@ -88,7 +91,13 @@ def updating_epoch(run: Run, counts: JobCounts, interval: int) -> float:
     """Return the seconds of one epoch in which masks are still updated, its validation included."""
     steps = counts.steps / counts.epochs
     updates = steps / interval if run.calls.get("mask update") else 0.0
-    return sum(run.step.values()) * steps + sum(run.update.values()) * updates + sum(run.epoch_end.values())
+    seconds = sum(run.step.values()) * steps + sum(run.update.values()) * updates + sum(run.epoch_end.values())
+    return seconds + run.median("state") / _epochs_a_state(seconds)
+
+
+def _epochs_a_state(seconds: float) -> int:
+    """After how many epochs of so many seconds each the service writes a state."""
+    return max(1, math.ceil(EPOCHS_APART / seconds))
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,9 @@ class Settings(BaseSettings):
         None, gt=0, description="Most resident memory of one training; a job may set a lower limit. Unset: no limit."
     )
     state_interval_seconds: float = Field(
-        60, gt=0, description="Within an epoch, a training's state is saved this often; at an epoch's end always."
+        60,
+        gt=0,
+        description="Within an epoch, a training's state is saved this often; at the ends of epochs at most every 5 s.",
     )
     state_retention_hours: float = Field(
         168, ge=0, description="How long after its end a failed or cancelled job can be retried from its last state."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# They give up their core, after some ten microseconds of spinning. Those are enough for most of a training's waits, and
-# going to sleep for each took a tenth to a third of its time. GNU's OpenMP, which PyTorch brings with it on Linux,
-# otherwise spins for milliseconds, which made a training on a busy host 15 times slower. It counts in turns; the OpenMP
-# of other systems does not read the second variable.
-BRIEFLY_SPINNING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
+# They give up their core, after a tenth of a millisecond of spinning. Most of a training's waits are shorter, and going
+# to sleep for each took up to a third of its time. GNU's OpenMP, which PyTorch brings with it on Linux, otherwise spins
+# for milliseconds, which made a training on a busy host 15 times slower. It counts in turns; the OpenMP of other
+# systems does not read the second variable.
+BRIEFLY_SPINNING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 
 def waiting_of(environment: Mapping[str, str]) -> dict[str, str]:

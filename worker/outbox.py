@@ -15,12 +15,12 @@ Saved = TypeVar("Saved", CheckpointSaved, StateSaved)
 
 
 class Outbox:
-    """Keeps the newest best checkpoint, the newest last and the newest state until it is time to hand them over.
+    """Keeps the newest best checkpoint and the newest last until it is time to hand them over.
 
     A training of short epochs saves many times a second; only what still holds at the end of an interval is worth
-    storing. Each file gets a second name, which keeps its bytes when the trainer replaces its own; the supervisor
-    removes it. Checkpoints go before the state that was saved after them: a training that goes on from it does not
-    tell of them again.
+    storing. States are saved seldom and go at once, after the checkpoints that were saved before them: a training that
+    goes on from a state does not tell of those again. Each file gets a second name, which keeps its bytes when the
+    trainer replaces its own; the supervisor removes it.
     """
 
     def __init__(
@@ -30,7 +30,6 @@ class Outbox:
         self._say = say
         self._interval = interval
         self._checkpoints: list[CheckpointSaved] = []
-        self._state: StateSaved | None = None
         self._count = 0
         self._due = 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,24 +37,19 @@ class Outbox:
     def put(self, saved: CheckpointSaved | StateSaved) -> None:
         """Take a file that the trainer has just written."""
         if isinstance(saved, StateSaved):
-            self._drop_state()
-            self._state = self._keep(saved)
-        else:
-            self._checkpoints = [*self._still_of_use(saved), self._keep(saved)]
-            if saved.result is not None:
-                # Only the end is left to tell: nobody will go on from here.
-                self._drop_state()
-                self.flush()
-        if time.monotonic() >= self._due:
+            self.flush()
+            self._say(self._keep(saved))
+            return
+        self._checkpoints = [*self._still_of_use(saved), self._keep(saved)]
+        # With the result only the end is left to tell.
+        if saved.result is not None or time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         """Hand over what waits."""
         for saved in self._checkpoints:
             self._say(saved)
-        if self._state is not None:
-            self._say(self._state)
-        self._checkpoints, self._state = [], None
+        self._checkpoints = []
         self._due = time.monotonic() + self._interval
 
     def _still_of_use(self, saved: CheckpointSaved) -> Iterator[CheckpointSaved]:
@@ -71,8 +65,3 @@ class Outbox:
         kept = self._folder / f"{self._count:06d}.safetensors"
         os.link(saved.path, kept)
         return saved.model_copy(update={"path": str(kept)})
-
-    def _drop_state(self) -> None:
-        if self._state is not None:
-            Path(self._state.path).unlink()
-            self._state = None

@@ -150,7 +150,6 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
                 continue
             outbox.put(event)
             if isinstance(event, StateSaved) and suspend.is_set():
-                outbox.flush()
                 say(Suspended())
                 return 0
     except PalsError as error:

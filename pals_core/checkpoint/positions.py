@@ -36,20 +36,32 @@ def encode_positions(mask: Mask) -> Code:
     if active == flat.size:
         return np.empty(0, dtype=np.uint8)
     of_inactive = 2 * active > flat.size
-    places = np.flatnonzero(~flat if of_inactive else flat)
-    gaps = np.diff(places, prepend=-1, append=flat.size) - 1
-    choices = range(MOST_LOW_BITS + 1)
-    low_bits = min(choices, key=lambda bits: _bytes(len(gaps) * bits) + _bytes(_unary_bits(gaps, bits)))
+    marked = ~flat if of_inactive else flat
+    gaps = np.diff(np.flatnonzero(marked), prepend=-1, append=flat.size) - 1
+    low_bits, unary_bits = _shortest(gaps, flat.size)
     planes = [(gaps >> plane & 1).astype(np.bool_) for plane in range(low_bits)]
-    unary = np.zeros(_unary_bits(gaps, low_bits), dtype=np.bool_)
-    unary[np.cumsum((gaps >> low_bits) + 1) - 1] = True
+    if low_bits:
+        unary = np.zeros(unary_bits, dtype=np.bool_)
+        unary[np.cumsum((gaps >> low_bits) + 1) - 1] = True
+    else:
+        unary = np.append(marked, True)
     first = np.array([low_bits | (_OF_INACTIVE if of_inactive else 0)], dtype=np.uint8)
     low = np.packbits(np.concatenate(planes), bitorder="little") if planes else np.empty(0, dtype=np.uint8)
     return np.concatenate((first, low, np.packbits(unary, bitorder="little")))
 
 
-def _unary_bits(gaps: npt.NDArray[np.int64], low_bits: int) -> int:
-    return len(gaps) + int((gaps >> low_bits).sum())
+def _shortest(gaps: npt.NDArray[np.int64], weights: int) -> tuple[int, int]:
+    """Return b of the shortest code, the smallest if there are several, and the bits of its second stream."""
+    best, fewest, of_best = 0, _bytes(weights + 1), weights + 1
+    for low_bits in range(1, MOST_LOW_BITS + 1):
+        unary_bits = len(gaps) + int((gaps >> low_bits).sum())
+        size = _bytes(len(gaps) * low_bits) + _bytes(unary_bits)
+        # Every further bit saves less than the one before; two whole bytes aside, which the streams are filled up to.
+        if size > fewest + 2:
+            break
+        if size < fewest:
+            best, fewest, of_best = low_bits, size, unary_bits
+    return best, of_best
 
 
 def _bytes(bits: int) -> int:

@@ -73,13 +73,15 @@ class MaskSet:
                 mask = tensor_of(elements(mask) & elements(before[name]))
             elif self._active[name] == parameter.numel():
                 continue
+            # Converted once for the three products.
+            factors = _ones_and_zeros(mask).to(parameter.dtype)
             # A negative weight times 0 is −0.0, whose sign a file of active weights alone could not give back.
-            parameter.mul_(_ones_and_zeros(mask)).add_(0.0)
+            parameter.mul_(factors).add_(0.0)
             if optimizer is None:
                 continue
             for moment in optimizer.state.get(parameter, {}).values():
                 if isinstance(moment, Tensor) and moment.shape == parameter.shape:
-                    moment.mul_(_ones_and_zeros(mask))
+                    moment.mul_(factors)
 
     @torch.no_grad()
     def apply_to_gradients(self) -> None:

@@ -256,7 +256,7 @@ class TrainingLoop:
         )
         self.checkpoints.keep({self.best.epoch, summary.epoch})
         self.stopping.offer(validation_loss, summary.sparsity)
-        if self.save_states:
+        if self.save_states and self.states.is_due_after_epoch:
             yield self.states.save(state, self.checkpoints)
 
     def _measure_best(self) -> Iterator[TrainingEvent]:

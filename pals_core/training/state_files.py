@@ -31,6 +31,7 @@ from pals_core.training.state import TrainingState
 from pals_core.training.surroundings import Surroundings, differences
 
 STATE_KEY = "pals_state"
+EPOCHS_APART = 5.0  # seconds; of shorter epochs a state each costs more than doing a few again
 _BEST = "best_checkpoint"
 
 
@@ -49,8 +50,9 @@ class StateHeader(HeaderPart):
 class StateFiles:
     """Writes `state-<step>.safetensors` into `folder` and keeps the two newest.
 
-    A file is due `interval` seconds after the last one, or, without an interval, never by itself; and once it was
-    asked for. `reproducible` says whether the training repeats itself; resuming elsewhere ends that.
+    Within an epoch a file is due `interval` seconds after the last one, and at an epoch's end `EPOCHS_APART` after it,
+    or `interval` if that is shorter. Without an interval one is due at every epoch's end, and only there. One that was
+    asked for is due at once. `reproducible` says whether the training repeats itself; resuming elsewhere ends that.
     """
 
     folder: Path
@@ -67,8 +69,15 @@ class StateFiles:
 
     @property
     def is_due(self) -> bool:
-        late = self.interval is not None and time.monotonic() - self._saved_at >= self.interval
-        return late or self.asked_for
+        return self.asked_for or (self.interval is not None and self._age >= self.interval)
+
+    @property
+    def is_due_after_epoch(self) -> bool:
+        return self.asked_for or self.interval is None or self._age >= min(self.interval, EPOCHS_APART)
+
+    @property
+    def _age(self) -> float:
+        return time.monotonic() - self._saved_at
 
     def save(self, state: TrainingState, checkpoints: EpochCheckpoints) -> StateSaved:
         """Write the state; no loss of it may wait to be told."""

@@ -24,9 +24,11 @@ class Trainer:
     overrides the spec's; `threads` sets torch's CPU threads for the process. On the CPU, the same spec, table and
     thread count give the same files, bit for bit.
 
-    With `save_states` a state file is written at every epoch's end and, within an epoch, after the first step at which
-    `state_interval_seconds` have passed since the last one. `resume_from` goes on from such a file, which is all it
-    needs, to the same checkpoint files as if there had been no interruption; without `threads` it takes that file's.
+    With `save_states` a state file is written at every epoch's end. With `state_interval_seconds` it is also written
+    within an epoch, after the first step at which so many have passed since the last one, and no more at the end of an
+    epoch that comes sooner than 5 s (or the interval, if it is shorter) after the last one. `resume_from` goes on from
+    such a file, which is all it needs, to the same checkpoint files as if there had been no interruption; without
+    `threads` it takes that file's.
 
     Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training.
     """

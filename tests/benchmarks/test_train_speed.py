@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,16 @@ def test_a_whole_job_is_each_part_times_how_often_it_happens() -> None:
 def test_an_epoch_with_updates_has_its_steps_its_updates_and_its_end() -> None:
     step = 0.1 + 1 + 2 + 0.5 + 0.1 + 0.5
     assert updating_epoch(RUN, COUNTS, interval=5) == pytest.approx(10 * step + 2 * (4 + 2) + 5 + 0.5)
+
+
+@pytest.mark.parametrize(("step", "states"), [(3.0, 10), (0.3, 5), (0.05, 1), (0.01, 0)])
+def test_a_job_writes_a_state_after_each_epoch_that_ends_five_seconds_after_the_last(step: float, states: int) -> None:
+    calls = {"forward": [step, step], "backward": [0.0], "optimiser": [0.0], "state": [7.0]}
+    run = Run(steps=2, epochs=1, seconds=2 * step + 7.0, calls=calls)
+    counts = JobCounts(steps=100, epochs=10, updates=0, late_decisions=0)
+
+    assert whole_job(run, counts, published=False)["state"] == pytest.approx(states * 7)
+    assert updating_epoch(run, counts, interval=5) == pytest.approx(10 * step + 7 / math.ceil(5 / (10 * step)))
 
 
 def runs(loop: str, method: str, factor: float) -> list[dict[str, Any]]:

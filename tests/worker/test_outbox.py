@@ -78,13 +78,10 @@ def test_a_new_best_replaces_everything_that_waits(training: Training) -> None:
     assert [epoch for epoch, _ in training.said] == [1, 4]
 
 
-def test_the_newest_state_goes_after_the_checkpoints_that_came_before_it(training: Training) -> None:
+def test_a_state_goes_at_once_after_the_checkpoints_that_came_before_it(training: Training) -> None:
     training.save(1, is_best=True)
-    training.save_state(10)
     training.save(2, is_best=True)
-    training.save_state(20)
     training.save(3, is_best=False)
-    training.clock += INTERVAL_SECONDS
     training.save_state(35)
     assert training.said == [(1, b"1"), (2, b"2"), (3, b"3"), ("after 35", b"state 35")]
     assert len(list((training.folder / "outbox").iterdir())) == 4
@@ -96,15 +93,6 @@ def test_what_is_handed_over_is_not_handed_over_again(training: Training) -> Non
     training.outbox.flush()
     training.outbox.flush()
     assert [name for name, _ in training.said] == [1, "after 10"]
-
-
-def test_a_training_that_has_ended_leaves_no_state(training: Training) -> None:
-    training.save(1, is_best=True)
-    training.save_state(10)
-    training.save(1, is_best=True, result=Result.model_construct())
-    training.outbox.flush()
-    assert [name for name, _ in training.said] == [1, 1]
-    assert len(list((training.folder / "outbox").iterdir())) == 2
 
 
 def test_the_best_once_more_with_its_test_errors_leaves_the_last_alone(training: Training) -> None:

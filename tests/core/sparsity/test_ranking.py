@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pals_core.sparsity.ranking import FirstOf, ascending_keys, descending_keys
+from pals_core.sparsity import ranking
+from pals_core.sparsity.ranking import FirstOf, ascending_keys, descending_keys, parts_fast
 
 DTYPES = [torch.float32, torch.float64, torch.complex64]
 
@@ -69,9 +70,11 @@ def _columns(generator: torch.Generator) -> torch.Tensor:
     ids=["normal", "rounded", "half are zero", "sorted, of any size", "the sample misleads", "by columns", "all zero"],
 )
 @pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("fast", [False, True], ids=["by counting", "by parting"])
 def test_of_a_large_tensor_the_first_are_those_of_a_stable_sort_too(
-    values_of: Callable[[torch.Generator], torch.Tensor], largest: bool
+    values_of: Callable[[torch.Generator], torch.Tensor], largest: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ranking, "parts_fast", lambda: fast)
     generator = torch.Generator().manual_seed(0)
     values = values_of(generator)
     candidates = torch.rand(LARGE, generator=generator) < 0.7
@@ -85,6 +88,22 @@ def test_of_a_large_tensor_the_first_are_those_of_a_stable_sort_too(
         expected = torch.zeros(LARGE, dtype=torch.bool)
         expected[order[:count]] = True
         assert torch.equal(FirstOf.of(keys, count).take(keys), expected)
+
+
+@pytest.mark.parametrize(
+    ("processor", "fast"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_f": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_f": False}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_f": True}, False),
+        ({}, False),
+    ],
+)
+def test_keys_are_parted_at_once_where_the_processor_is_quick_at_it(
+    monkeypatch: pytest.MonkeyPatch, processor: dict[str, object], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert parts_fast.__wrapped__() is fast
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

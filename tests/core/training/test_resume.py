@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_ten
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, FrozenSpec, Precision, Spec
-from pals_core.training import loop
+from pals_core.training import loop, state_files
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.events import (
     CheckpointSaved,
@@ -205,10 +206,25 @@ def test_states_that_were_being_written_when_a_training_was_killed_go(
     assert {path.name.split("-")[0] for path in folder.iterdir()} == {"epoch"}
 
 
-@pytest.mark.parametrize(("interval", "steps"), [(0.0, list(range(1, 10))), (3600.0, [3, 6, 9]), (None, [3, 6, 9])])
-def test_a_state_is_saved_at_every_epochs_end_and_when_due(
-    short: Table, small_spec: Callable[..., Spec], folder: Path, interval: float | None, steps: list[int]
+@pytest.mark.parametrize(
+    ("apart", "interval", "steps"),
+    [
+        (math.inf, None, [3, 6, 9]),
+        (math.inf, 3600.0, []),
+        (0.0, 3600.0, [3, 6, 9]),
+        (math.inf, 0.0, list(range(1, 10))),
+    ],
+)
+def test_a_state_is_saved_when_due_and_at_the_end_of_epochs_that_are_not_too_short(
+    short: Table,
+    small_spec: Callable[..., Spec],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    apart: float,
+    interval: float | None,
+    steps: list[int],
 ) -> None:
+    monkeypatch.setattr(state_files, "EPOCHS_APART", apart)
     assert [state.step for state in states_of(small_spec(), short, folder, interval)] == steps
     assert {path.name.split("-")[0] for path in folder.iterdir()} == {"epoch"}
 
