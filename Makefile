@@ -22,8 +22,8 @@ SIZE := up to 3 GB (PyTorch with CUDA); PALS_TORCH=cpu makes it about 450 MB
 endif
 endif
 
-# As the service trains (pals_core/openmp.py): threads that wait spin briefly and then give up their core.
-BENCHMARK = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 $(BIN)/python -m
+# As the service trains: threads that wait spin briefly (pals_core/openmp.py), memory comes in large pages (heap.py).
+BENCHMARK = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python -m
 
 .PHONY: help demo serve test check acceptance accuracy speed forecast-speed forecast-latency decision-windows equal-error resume chaos reaction queue event-rate checkpoint fuzz-checkpoints lock clean
 

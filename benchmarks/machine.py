@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pals_core.heap import LARGE_PAGES
 from pals_core.openmp import BRIEFLY_SPINNING
 
 TELLING_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -53,6 +54,7 @@ def machine() -> dict[str, Any]:
         "torch_kernels": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "openmp": {name: os.environ.get(name) for name in BRIEFLY_SPINNING},
+        "heap": {name: os.environ.get(name) for name in LARGE_PAGES},
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -17,6 +17,7 @@ from typing import IO
 
 from pydantic import BaseModel, ValidationError
 
+from pals_core.heap import pages_of
 from pals_core.openmp import waiting_of
 from worker.protocol import FromChild, Ready
 
@@ -52,7 +53,8 @@ class TrainingProcess:
 
     def __init__(self, visible_gpus: str | None = None) -> None:
         """Start it; `visible_gpus` is its CUDA_VISIBLE_DEVICES, None: ours. Raises CannotStart."""
-        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | waiting_of(os.environ)
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment |= waiting_of(os.environ) | pages_of(os.environ)
         if visible_gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible_gpus
         try:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pals_core.heap import freed_memory_kept
+from pals_core.heap import LARGE_PAGES, freed_memory_kept, pages_of
 
 PROGRAM = """
 import resource
@@ -48,3 +48,13 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with freed_memory_kept():
         pass
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({"PATH": "/bin"}, dict(LARGE_PAGES)), ({"GLIBC_TUNABLES": ""}, {"GLIBC_TUNABLES": ""})],
+)
+def test_pages_are_large_unless_the_environment_says_otherwise(
+    environment: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert pages_of(environment) == expected

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pals_core.heap import LARGE_PAGES
 from pals_core.openmp import BRIEFLY_SPINNING, waiting_of
 
 
@@ -21,7 +22,7 @@ def test_threads_wait_as_the_environment_says_or_spin_briefly(
     assert waiting_of(environment) == expected
 
 
-def test_benchmarks_wait_as_the_service_does() -> None:
-    waiting = " ".join(f"{name}={value}" for name, value in BRIEFLY_SPINNING.items())
+def test_benchmarks_run_as_the_service_trains() -> None:
+    variables = " ".join(f"{name}={value}" for name, value in (dict(BRIEFLY_SPINNING) | dict(LARGE_PAGES)).items())
     makefile = Path(__file__).parents[2] / "Makefile"
-    assert f"\nBENCHMARK = {waiting} $(BIN)/python -m\n" in makefile.read_text()
+    assert f"\nBENCHMARK = {variables} $(BIN)/python -m\n" in makefile.read_text()

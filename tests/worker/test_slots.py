@@ -12,6 +12,7 @@ from sqlalchemy import update
 from jobstore.lifecycle import JobStatus, StatusReason
 from jobstore.tables import Job
 from jobstore.workers import DeviceClass, Slot
+from pals_core.heap import pages_of
 from pals_core.openmp import waiting_of
 from tests.eventually import eventually
 from worker import run
@@ -74,7 +75,7 @@ def test_each_slots_child_stands_by_with_its_own_gpus_and_is_replaced_by_one_ali
             # For a moment, the system says of a process that has only just started that it has none.
             environment = eventually(psutil.Process(child.pid).environ, f"{child.pid} has an environment", 10)
             assert environment["CUDA_VISIBLE_DEVICES"] == visible
-            assert waiting_of(os.environ).items() <= environment.items()
+            assert (waiting_of(os.environ) | pages_of(os.environ)).items() <= environment.items()
     finally:
         standby.stop()
         for child in children:
