@@ -14,7 +14,7 @@ it brings.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +37,11 @@ def encode_positions(mask: Mask) -> Code:
         return np.empty(0, dtype=np.uint8)
     of_inactive = 2 * active > flat.size
     marked = ~flat if of_inactive else flat
-    gaps = np.diff(np.flatnonzero(marked), prepend=-1, append=flat.size) - 1
-    low_bits, unary_bits = _shortest(gaps, flat.size)
-    planes = [(gaps >> plane & 1).astype(np.bool_) for plane in range(low_bits)]
+    places = np.concatenate(([-1], np.flatnonzero(marked), [flat.size]))
+    gaps = np.diff(places.astype(np.int32) if flat.size < 2**31 else places)
+    gaps -= 1
+    planes, unary_bits = _low_planes(gaps, flat.size)
+    low_bits = len(planes)
     if low_bits:
         unary = np.zeros(unary_bits, dtype=np.bool_)
         unary[np.cumsum((gaps >> low_bits) + 1) - 1] = True
@@ -50,18 +52,21 @@ def encode_positions(mask: Mask) -> Code:
     return np.concatenate((first, low, np.packbits(unary, bitorder="little")))
 
 
-def _shortest(gaps: npt.NDArray[np.int64], weights: int) -> tuple[int, int]:
-    """Return b of the shortest code, the smallest if there are several, and the bits of its second stream."""
-    best, fewest, of_best = 0, _bytes(weights + 1), weights + 1
+def _low_planes(gaps: npt.NDArray[np.signedinteger[Any]], weights: int) -> tuple[list[Mask], int]:
+    """Return the bit planes of the shortest code, the fewest if there are several such, and the bits after them."""
+    planes: list[Mask] = []
+    rest = weights + 1 - len(gaps)  # Σ ⌊g_i / 2^b⌋, at first the sum of the gaps
+    best, fewest, unary_bits = 0, _bytes(weights + 1), weights + 1
     for low_bits in range(1, MOST_LOW_BITS + 1):
-        unary_bits = len(gaps) + int((gaps >> low_bits).sum())
-        size = _bytes(len(gaps) * low_bits) + _bytes(unary_bits)
-        # Every further bit saves less than the one before; two whole bytes aside, which the streams are filled up to.
+        planes.append((gaps & (1 << (low_bits - 1))) != 0)
+        rest = (rest - int(np.count_nonzero(planes[-1]))) // 2
+        size = _bytes(len(gaps) * low_bits) + _bytes(len(gaps) + rest)
+        # Every further plane spares less than the one before; two bytes aside, to which both streams are filled up.
         if size > fewest + 2:
             break
         if size < fewest:
-            best, fewest, of_best = low_bits, size, unary_bits
-    return best, of_best
+            best, fewest, unary_bits = low_bits, size, len(gaps) + rest
+    return planes[:best], unary_bits
 
 
 def _bytes(bits: int) -> int:
