@@ -66,7 +66,8 @@ class PackedMasks(Mapping[str, Tensor]):
             if before is not None and before._packed.get(name) is mask:
                 codes[name], active[name] = before.codes[name], before._active[name]
             else:
-                codes[name], active[name] = encode_positions(mask.cpu().numpy()), int(mask.count_nonzero())
+                on_cpu = mask.cpu().numpy()
+                codes[name], active[name] = encode_positions(on_cpu), int(np.count_nonzero(on_cpu))
         return cls(codes, {name: tuple(mask.shape) for name, mask in masks.items()}, active, dict(masks))
 
     def __getitem__(self, name: str) -> Tensor:
