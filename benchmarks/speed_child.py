@@ -44,9 +44,8 @@ def ours(spec: Spec, table: Table, folder: Path, device: str, threads: int | Non
     sparsity = 0.0
     began = ended = 0.0
     steps, precision = 0, ""
-    trainer = Trainer(spec, table, folder, device=device, threads=threads)
     with outermost_calls_timed(times, parts_of_the_trainer()):
-        for event in trainer.run():
+        for event in Trainer(spec, table, folder, device=device, threads=threads).run():
             if isinstance(event, Started):
                 began, steps, precision = times.now(), event.total_steps, event.precision
                 times.seconds.clear()

@@ -25,10 +25,10 @@ class Trainer:
     thread count give the same files, bit for bit.
 
     With `save_states` a state file is written at every epoch's end. With `state_interval_seconds` it is also written
-    within an epoch, after the first step at which so many have passed since the last one, and no more at the end of an
-    epoch that comes sooner than 5 s (or the interval, if it is shorter) after the last one. `resume_from` goes on from
-    such a file, which is all it needs, to the same checkpoint files as if there had been no interruption; without
-    `threads` it takes that file's.
+    within an epoch, after the first step at which so many have passed since the last one, and at an epoch's end only if
+    the last one is at least 5 s old (or the interval, if it is shorter). `resume_from` goes on from such a file, which
+    is all it needs, to the same checkpoint files as if there had been no interruption; without `threads` it takes that
+    file's.
 
     Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training.
     """
