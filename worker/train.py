@@ -121,7 +121,7 @@ def _train(job: Train, say: Callable[[BaseModel], None], suspend: threading.Even
     output_dir = Path(job.output_dir)
     # What a library leaves in the folder it runs in goes with the training; and people see what this process trains.
     os.chdir(output_dir)
-    # Whoever wants states more often than usual gets them as often.
+    # Whoever wants states more often than usual gets checkpoints as often.
     outbox = Outbox(output_dir / "outbox", say, min(INTERVAL_SECONDS, job.state_interval_seconds))
     try:
         spec = Spec.model_validate(job.spec)

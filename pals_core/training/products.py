@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from pals_core.processor import has_avx512_of
 from pals_core.training.arithmetic import Products
 
 
@@ -28,9 +29,8 @@ def has_onednn() -> bool:
 
 def choose_products(device: torch.device) -> Products:
     """Return whose fp32 products are faster on this device: a rule, so that a machine always takes the same."""
-    processor: Mapping[str, Any] = torch.cpu.get_capabilities()
-    pays = str(processor.get("cpu_name")).startswith("AMD") and processor.get("avx512_f", False)
-    return Products.ONEDNN if device.type == "cpu" and pays and has_onednn() else Products.TORCH
+    pays = device.type == "cpu" and has_avx512_of("AMD") and has_onednn()
+    return Products.ONEDNN if pays else Products.TORCH
 
 
 def linear_by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
