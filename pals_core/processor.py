@@ -12,3 +12,8 @@ def has_avx512_of(maker: str) -> bool:
     """Return whether the processor is of `maker` (`AMD`, `Intel`) and has AVX-512."""
     known: Mapping[str, Any] = torch.cpu.get_capabilities()
     return str(known.get("cpu_name")).startswith(maker) and bool(known.get("avx512_f", False))
+
+
+def multiplies_bf16() -> bool:
+    """Return whether the processor has instructions for products of bfloat16, be they faster than others or not."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pals_core.training.forward import multiplies_bf16
+from pals_core.processor import multiplies_bf16
 from pals_core.training.products import has_onednn, linear_by_onednn
 
 # The product of a sparse matrix and a dense one is fastest while the dense one's columns stay in the nearest cache.
@@ -156,7 +156,7 @@ def available(kernel: Kernel) -> bool:
     if kernel is Kernel.CSR:
         return bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
     if kernel is Kernel.BF16:
-        return available(Kernel.PACKED) and multiplies_bf16(torch.device("cpu"))
+        return available(Kernel.PACKED) and multiplies_bf16()
     if kernel is Kernel.INT8:
         # Without these instructions oneDNN's sums of products overflow 16 bits.
         return has_onednn() and hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()

@@ -49,7 +49,8 @@ class PatchTST(nn.Module):
         series = values.transpose(1, 2)  # [B, C, L]
         series = torch.cat((series, series[:, :, -1:].expand(-1, -1, self.stride)), dim=2)
         patches = series.unfold(2, self.patch_len, self.stride).flatten(0, 1)  # [B·C, P, patch_len]
-        x: Tensor = self.dropout(self.patch_embedding(patches) + self.position)
+        embedded: Tensor = self.patch_embedding(patches)
+        x: Tensor = self.dropout(embedded + self.position.to(embedded.dtype))
         for layer in self.layers:
             x = layer(x)
         features = self.norm(x.transpose(1, 2)).flatten(1)  # [B·C, D·P]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pals_core.data.windows import Batch
+from pals_core.processor import has_avx512_of
 from pals_core.spec import Compilation, EncoderSpec, Precision, Spec
 from pals_core.training.arithmetic import Arithmetic, Products
 from pals_core.training.products import LinearLayersByOneDnn, choose_products
@@ -23,23 +24,28 @@ def choose_arithmetic(spec: Spec, device: torch.device) -> Arithmetic:
     """Return what the spec asks for, and for `auto` what is faster for this model on this device.
 
     A rule, not a measurement, so that the same training on the same machine always ends alike. bfloat16 pays for
-    transformers where the hardware multiplies in it; compiling pays on a GPU, if Triton is installed and has a C
+    transformers where the hardware multiplies faster in it; compiling pays on a GPU, if Triton is installed and has a C
     compiler to work with, and not on a CPU (docs/benchmarks.md).
     """
     precision = spec.training.precision
     if precision is Precision.AUTO:
         wide = isinstance(spec.model, EncoderSpec) and spec.model.d_model >= NARROWEST_IN_BF16
-        precision = Precision.BF16 if wide and multiplies_bf16(device) else Precision.FP32
+        precision = Precision.BF16 if wide and gains_by_bf16(device) else Precision.FP32
     compiles = spec.training.compile is Compilation.AUTO and device.type == "cuda" and _can_compile()
     products = choose_products(device) if precision is Precision.FP32 else Products.TORCH
     return Arithmetic(precision, compiles, products)
 
 
-def multiplies_bf16(device: torch.device) -> bool:
-    """Return whether the hardware has instructions for products of bfloat16."""
+def gains_by_bf16(device: torch.device) -> bool:
+    """Return whether the hardware multiplies matrices of bfloat16 faster than of single precision.
+
+    AMD's processors do with AVX-512; Intel's, which have no more instructions for it than for single precision there,
+    need AMX.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    with_avx512 = torch.cpu._is_avx512_bf16_supported() and has_avx512_of("AMD")
+    return torch.cpu._is_amx_tile_supported() or with_avx512
 
 
 def _can_compile() -> bool:

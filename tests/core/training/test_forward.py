@@ -15,7 +15,7 @@ from pals_core.spec import MODEL_SPECS, Precision, Spec
 from pals_core.training import forward
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.events import Finished, MaskUpdate, Started
-from pals_core.training.forward import ForwardPass, choose_arithmetic, multiplies_bf16
+from pals_core.training.forward import ForwardPass, choose_arithmetic, gains_by_bf16
 from pals_core.training.trainer import Trainer
 from pals_core.training.validation import all_windows, mean_squared_error
 
@@ -36,7 +36,7 @@ SMALL |= {"patch_len": 4, "stride": 2, "dropout": 0.1}
         ({"name": "nstransformer", "d_model": 512}, "fp32", True, "fp32"),
     ],
 )
-def test_bfloat16_is_chosen_where_the_hardware_multiplies_in_it_and_the_model_is_wide(
+def test_bfloat16_is_chosen_where_the_hardware_gains_by_it_and_the_model_is_wide(
     make_spec: MakeSpec,
     monkeypatch: pytest.MonkeyPatch,
     model: dict[str, object],
@@ -44,7 +44,7 @@ def test_bfloat16_is_chosen_where_the_hardware_multiplies_in_it_and_the_model_is
     hardware: bool,
     chosen: str,
 ) -> None:
-    monkeypatch.setattr(forward, "multiplies_bf16", lambda device: hardware)
+    monkeypatch.setattr(forward, "gains_by_bf16", lambda device: hardware)
     spec = make_spec(model=model, training={"precision": asked})
     assert choose_arithmetic(spec, CPU).precision == chosen
 
@@ -61,7 +61,7 @@ def test_only_a_gpu_compiles_and_only_where_it_can(
     possible: bool,
     compiled: bool,
 ) -> None:
-    monkeypatch.setattr(forward, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(forward, "gains_by_bf16", lambda device: True)
     monkeypatch.setattr(forward, "_can_compile", lambda: possible)
     assert choose_arithmetic(make_spec(training={"compile": asked}), device).compiled is compiled
 
@@ -93,27 +93,34 @@ def test_compiling_takes_triton_and_a_c_compiler(
     if cc is not None:
         monkeypatch.setenv("CC", cc)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if triton else None)
-    monkeypatch.setattr(forward, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(forward, "gains_by_bf16", lambda device: True)
     assert choose_arithmetic(make_spec(), GPU).compiled is possible
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512_bf16", "multiplies"), [(True, False, True), (False, True, True), (False, False, False)]
+    ("amx", "avx512_bf16", "maker", "gains"),
+    [
+        (True, True, "Intel", True),
+        (False, True, "Intel", False),
+        (False, True, "AMD", True),
+        (False, False, "AMD", False),
+    ],
 )
-def test_a_cpu_multiplies_bfloat16_with_amx_or_avx512(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, multiplies: bool
+def test_a_cpu_gains_by_bfloat16_with_amx_and_amds_by_avx512(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, maker: str, gains: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
-    assert multiplies_bf16(CPU) is multiplies
+    monkeypatch.setattr(forward, "has_avx512_of", lambda asked: asked == maker)
+    assert gains_by_bf16(CPU) is gains
 
 
-@pytest.mark.parametrize(("capability", "multiplies"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_a_gpu_multiplies_bfloat16_from_compute_capability_8_on(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], multiplies: bool
+@pytest.mark.parametrize(("capability", "gains"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_gains_by_bfloat16_from_compute_capability_8_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], gains: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert multiplies_bf16(GPU) is multiplies
+    assert gains_by_bf16(GPU) is gains
 
 
 @pytest.mark.parametrize("name", [str(spec.model_fields["name"].default) for spec in MODEL_SPECS])
