@@ -127,15 +127,19 @@ def _converted(graph: OriginalUnits | ScaledUnits, sample: tuple[Tensor, ...]) -
 
 
 def _name_weights(proto: ModelProto, parameters: Mapping[str, Tensor]) -> None:
-    """Call weights what the checkpoint calls them, those that the conversion has transposed `<name>.transposed`."""
+    """Call weights what the checkpoint calls them, those that the conversion has transposed `<name>.transposed`.
+
+    A transposed one has what belongs to one output in a column, be it a matrix or the kernel of a convolution.
+    """
     from onnx import numpy_helper
 
     labels: dict[tuple[tuple[int, ...], bytes], str] = {}
     for name, parameter in parameters.items():
         values = parameter.detach().numpy()
         labels[values.shape, values.tobytes()] = name
-        if values.ndim == 2:
-            labels.setdefault((values.T.shape, values.T.tobytes()), f"{name}.transposed")
+        if values.ndim > 1:
+            transposed = parameter.detach().flatten(1).numpy().T
+            labels.setdefault((transposed.shape, transposed.tobytes()), f"{name}.transposed")
     taken = {initializer.name for initializer in proto.graph.initializer}
     renamed = {}
     for initializer in proto.graph.initializer:

@@ -234,7 +234,7 @@ def test_the_files_weights_are_those_of_the_checkpoint_zeros_included(name: str,
             found *= checkpoint.header.spec.model.d_model**2 if "cross" in key else 1  # type: ignore[union-attr]
             assert np.allclose(found, weight.numpy(), rtol=1e-6)
         else:
-            found = held[key] if key in held else held[f"{key}.transposed"].T
+            found = held[key] if key in held else held[f"{key}.transposed"].T.reshape(weight.shape)
             assert np.array_equal(found, weight.numpy())
         assert np.array_equal(found == 0, ~checkpoint.masks[key].numpy() | (weight == 0).numpy())
 
