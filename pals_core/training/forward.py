@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pals_core.data.windows import Batch
-from pals_core.processor import has_avx512_of
+from pals_core.processor import has_avx512_of, multiplies_bf16
 from pals_core.spec import Compilation, EncoderSpec, Precision, Spec
 from pals_core.training.arithmetic import Arithmetic, Products
 from pals_core.training.products import LinearLayersByOneDnn, choose_products
@@ -44,8 +44,7 @@ def gains_by_bf16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    with_avx512 = torch.cpu._is_avx512_bf16_supported() and has_avx512_of("AMD")
-    return torch.cpu._is_amx_tile_supported() or with_avx512
+    return torch.cpu._is_amx_tile_supported() or (multiplies_bf16() and has_avx512_of("AMD"))
 
 
 def _can_compile() -> bool:
