@@ -5,8 +5,9 @@
 A DataLoader over a Dataset that slices arrays window by window; Adam as it is constructed by default; the network of
 `reference_network`; every loss read at once; the whole validation set in batches of 32 before every update, after the
 masks are frozen as well; masks multiplied onto the weights after every step; two full sorts a tensor and update; at an
-epoch's end the validation and the test set, and the network saved where it is the best. The learning rate, the prune
-rate, the decision and the counts are those of pals_core, so that both loops train the same.
+epoch's end the validation and the test set, and the network saved where it is the best. The batches, the learning
+rate, the prune rate, the rule of a decision and the counts are those of pals_core. But for Adam's moments of inactive
+weights, which the published program keeps, how dropout is drawn, and the windows that decide, both train the same.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from benchmarks.part_times import PartTimes
 from benchmarks.reference_masks import ReferenceMasks
@@ -57,6 +58,20 @@ class WindowDataset(Dataset[Sample]):
         end = index + self.lengths.input_len
         seed, last = end - self.lengths.label_len, end + self.lengths.horizon
         return self.values[index:end], self.values[seed:last], self.marks[index:end], self.marks[seed:last]
+
+
+class Shuffled(Sampler[int]):
+    """Windows in an order drawn anew for each epoch, of a seed the one in which pals_core's trainer takes them."""
+
+    def __init__(self, windows: int, seed: int) -> None:
+        self.windows = windows
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(self.windows, generator=self.generator).tolist())
+
+    def __len__(self) -> int:
+        return self.windows
 
 
 @dataclass
@@ -96,7 +111,8 @@ class ReferenceLoop:
                 (windows.test, parts.test),
             )
         )
-        self.train = DataLoader(train, batch_size=batch, shuffle=True, drop_last=True)
+        shuffled = Shuffled(len(train), spec.training.seed)
+        self.train = DataLoader(train, batch_size=batch, sampler=shuffled, drop_last=True)
         self.validation = DataLoader(validation, batch_size=batch)
         self.test = DataLoader(test, batch_size=batch)
 

@@ -36,7 +36,7 @@ UpdateInterval = Annotated[
 ]
 FinalUpdateFraction = Annotated[
     float,
-    Field(gt=0, le=1, description="T_end: share of the planned epochs after which the masks are frozen."),
+    Field(gt=0, le=1, description="T_end: the masks freeze with epoch ⌊f·E⌋ + 1 of the E planned; this is f."),
 ]
 InitialDensity = Annotated[float, Field(gt=0, le=1, description="D_init: share of weights active at the start.")]
 StartAllocation = Annotated[Allocation, Field(description="How a sparse start spreads its weights over the layers.")]

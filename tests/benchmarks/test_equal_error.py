@@ -26,6 +26,14 @@ def test_ways_are_told_apart_by_more_than_two_standard_errors() -> None:
     assert told["bf16"]["sparsity"]["mean"] == 0.5
 
 
+def test_a_way_that_was_not_trained_is_compared_with_none() -> None:
+    seeds = [seed(1, 1.0, 1.2, 9.0), seed(2, 1.1, 1.2, 9.0)]
+    for one in seeds:
+        del one["bf16"]
+
+    assert list(summary(seeds)) == ["reference", "fp32", "fp32 less reference"]
+
+
 def test_both_loops_train_a_whole_job_by_the_same_rule() -> None:
     steps = np.arange(14_400)
     values = np.sin(2 * np.pi * steps / 24) + 0.1 * np.random.default_rng(0).normal(size=14_400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.testing import assert_close
 
 from benchmarks.reference_loop import ReferenceLoop, WindowDataset
@@ -26,9 +28,12 @@ from pals_core.sparsity.decision import Move
 from pals_core.sparsity.exchange import exchange
 from pals_core.sparsity.growth import GradientScores
 from pals_core.sparsity.masks import MaskSet
-from pals_core.spec import Spec
+from pals_core.spec import Spec, TrainingSpec
+from pals_core.training import optimization
 from pals_core.training.arithmetic import Arithmetic
+from pals_core.training.events import EpochEnd, Finished, MaskUpdate
 from pals_core.training.forward import ForwardPass
+from pals_core.training.trainer import Trainer
 from pals_core.training.validation import all_windows, mean_squared_error
 
 FEATURES = 3  # of daily data
@@ -49,11 +54,11 @@ SMALL = {
 }
 
 
-def spec_of(table: Table, model: str = "nstransformer", method: str = "pals") -> Spec:
+def spec_of(table: Table, model: str = "nstransformer", method: str = "pals", **pals: Any) -> Spec:
     fields: dict[str, Any] = {
         "data": {"input_len": 12, "label_len": 5, "horizon": 4},
         "model": {"name": model} | SMALL[model],
-        "method": {"name": method} | ({"update_interval": 2} if method == "pals" else {}),
+        "method": {"name": method} | ({"update_interval": 2} | pals if method == "pals" else {}),
         "training": {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3},
     }
     spec = resolve(Spec.model_validate(fields), profile_of(table))
@@ -197,6 +202,47 @@ def test_it_updates_when_we_do_and_decides_after_the_freeze_as_well(waves: Table
     for name, parameter in loop.network.named_parameters():
         if name in loop.masks.masks:
             assert not parameter[loop.masks.masks[name] == 0].any()
+
+
+@pytest.fixture
+def moments_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let our trainer keep Adam's moments of inactive weights, and feed them, as the published program does."""
+    held: list[MaskSet] = []
+    apply, make_optimizer = MaskSet.apply, optimization.make_optimizer
+
+    def apply_to_weights(
+        masks: MaskSet, optimizer: Optimizer | None = None, before: Mapping[str, Tensor] | None = None
+    ) -> None:
+        del optimizer
+        held.append(masks)
+        apply(masks, None, before)
+
+    def optimizer_that_masks(model: nn.Module, recipe: TrainingSpec) -> Optimizer:
+        optimizer = make_optimizer(model, recipe)
+        optimizer.register_step_post_hook(lambda *_: apply(held[-1]))
+        return optimizer
+
+    monkeypatch.setattr(MaskSet, "apply", apply_to_weights)
+    monkeypatch.setattr(MaskSet, "apply_to_gradients", lambda _: None)
+    monkeypatch.setattr("pals_core.training.loop.make_optimizer", optimizer_that_masks)
+
+
+@pytest.mark.usefixtures("moments_kept")
+def test_but_for_moments_and_dropout_a_whole_training_is_ours(waves: Table, tmp_path: Path) -> None:
+    spec = spec_of(waves, loss_tolerance=1.0)
+
+    theirs = ReferenceLoop(spec, waves).run(tmp_path)
+    events = list(Trainer(spec, waves, tmp_path, save_states=False).run())
+
+    updates = [event for event in events if isinstance(event, MaskUpdate)]
+    assert {update.move for update in updates} > {Move.SHRINK}
+    assert [update.sparsity for update in updates] == theirs.sparsities
+    few = len(updates)  # The published program goes on measuring after the freeze.
+    assert [update.validation_loss for update in updates] == pytest.approx(theirs.decision_losses[:few], rel=1e-4)
+    ends = [event for event in events if isinstance(event, EpochEnd)]
+    assert [end.validation_loss for end in ends] == pytest.approx(theirs.validation_losses, rel=1e-4)
+    (finished,) = (event for event in events if isinstance(event, Finished))
+    assert finished.result.metrics.mse == pytest.approx(theirs.test_losses[finished.result.epoch - 1], rel=1e-4)
 
 
 def test_dense_training_touches_no_mask(waves: Table, tmp_path: Path) -> None:
