@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -53,7 +54,7 @@ def count_flops(model: nn.Module, inputs: Sequence[Tensor]) -> FlopCount:
     shapes = _without_values(model).eval()
     tally = _Tally({name: weight for name, weight in shapes.named_parameters() if is_maskable(name, weight)})
     _name_running_modules(shapes, tally.running)
-    with tally:
+    with tally, _EinsteinSums(tally):
         shapes(*(torch.empty_like(value[:1], device="meta") for value in inputs))
     products = (Product(module=module, kind=kind, flops=flops) for (module, kind), flops in tally.products.items())
     return FlopCount(tally.of_weights, tuple(products))
@@ -87,6 +88,7 @@ class _Tally(TorchDispatchMode):
         self.of_weights = dict.fromkeys(weights, 0)
         self.products: Counter[tuple[str, ProductKind]] = Counter()
         self.running: list[str] = []
+        self.within_sum = False
         # A view of a weight has its storage; a copy is entered under its own, and kept so that no other tensor gets it.
         self._names = {_storage(weight): name for name, weight in weights.items()}
         self._copies: list[Tensor] = []
@@ -94,27 +96,63 @@ class _Tally(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if self.within_sum:
+            return result
         operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        weights = {self._names[key] for operand in operands if (key := _storage(operand)) in self._names}
+        weights = self._weights_among(operands)
         operation = func.overloadpacket
         if operation in flop_registry:
             flops = flop_registry[operation](*args, **kwargs, out_val=result)
             self._add(weights, ProductKind.MATRIX, flops * _per_real(result))
         elif operation in _TRANSFORMS:
             self._add(set(), ProductKind.FOURIER, _transform_flops(operands[0], result, args[1]))
-        elif weights and operation is torch.ops.aten.mul and len(operands) == 2:
-            # What remains of a contraction over an axis of length one.
-            self._add(weights, ProductKind.MATRIX, 2 * result.numel() * _per_real(result))
         elif weights and len(operands) == 1 and isinstance(result, Tensor) and _storage(result) not in self._names:
             self._names[_storage(result)] = weights.pop()
             self._copies.append(result)
         return result
+
+    def add_sum(self, equation: str, operands: Sequence[Tensor], result: Tensor) -> None:
+        """Count an Einstein sum of two tensors: a multiply–add for every combination of its indices."""
+        indices = equation.replace(" ", "").partition("->")[0].split(",")
+        sizes = {
+            index: size
+            for names, operand in zip(indices, operands, strict=True)
+            for index, size in zip(names, operand.shape, strict=True)
+        }
+        flops = 2 * math.prod(sizes.values()) * _per_real(result)
+        self._add(self._weights_among(operands), ProductKind.MATRIX, flops)
+
+    def _weights_among(self, operands: Iterable[Tensor]) -> set[str]:
+        return {self._names[key] for operand in operands if (key := _storage(operand)) in self._names}
 
     def _add(self, weights: set[str], kind: ProductKind, flops: int) -> None:
         if len(weights) == 1:
             self.of_weights[weights.pop()] += flops
         else:
             self.products[self.running[-1], kind] += flops
+
+
+class _EinsteinSums(TorchFunctionMode):
+    """Has Einstein sums of two tensors counted by their indices.
+
+    What they are computed by depends on the lengths of these: over an axis of length one it is no matrix product.
+    """
+
+    def __init__(self, tally: _Tally) -> None:
+        super().__init__()
+        self.tally = tally
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.einsum or len(args) != 3:
+            return func(*args, **(kwargs or {}))
+        self.tally.within_sum = True
+        try:
+            result = func(*args)
+        finally:
+            self.tally.within_sum = False
+        equation, *operands = args
+        self.tally.add_sum(equation, operands, result)
+        return result
 
 
 def _storage(tensor: Tensor) -> int:

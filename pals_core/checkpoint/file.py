@@ -34,6 +34,7 @@ from pals_core.models.registry import build_forecaster
 from pals_core.models.without_values import WithoutValues
 from pals_core.sparsity.masks import is_maskable
 from pals_core.spec import MissingPolicy
+from pals_core.torch_defaults import own_torch_defaults
 
 # Constants such as positions follow from the spec and are not in the file, so the file's size does not bound them.
 MAX_DERIVED_BYTES = 2**30
@@ -109,6 +110,7 @@ class Checkpoint:
     masks: PackedMasks
     series_ends: tuple[Table, ...]  # the last input_len steps of each group of columns, in the data's units
 
+    @own_torch_defaults()
     def build(self) -> nn.Module:
         """Return the network in evaluation mode; its parameters and buffers share the memory of `weights`.
 
@@ -162,6 +164,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     return write_tensors(path, HEADER_KEY, checkpoint.header.model_dump_json(), tensors)
 
 
+@own_torch_defaults()
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint; in fp32 its weights are bit for bit those that were written.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pals_core.data.grid import infer_frequency, step_numbers
+from pals_core.data.grid import are_steps, infer_frequency, step_numbers
 from pals_core.data.profile import Finding, FindingCode, Severity
 
 
@@ -68,9 +69,14 @@ class Clock:
         )
 
 
-def frequency_of(clock: Clock) -> tuple[str | None, tuple[Finding, ...]]:
-    """Return the frequency of sorted, distinct times, None for irregular ones, and what was found: gaps, or why."""
+def frequency_of(clock: Clock, known: Sequence[str] = ()) -> tuple[str | None, tuple[Finding, ...]]:
+    """Return the frequency of sorted, distinct times, None for irregular ones, and what was found: gaps, or why.
+
+    Where times tell none by themselves it is the first of those `known` on whose steps all of them lie.
+    """
     frequency = infer_frequency(clock.times)
+    if not isinstance(frequency, str):
+        frequency = next((known_one for known_one in known if are_steps(clock.times, known_one)), frequency)
     if isinstance(frequency, str):
         return frequency, gaps_of(clock, step_numbers(clock.times, frequency), frequency)
     row = int(clock.rows[frequency.position]) if len(clock.rows) else None

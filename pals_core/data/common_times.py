@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pals_core.data.clock import Clock, frequency_of, gaps_of
-from pals_core.data.grid import MAX_STEPS_PER_TIME, OFF_GRID, infer_frequency, steps_from
+from pals_core.data.grid import MAX_STEPS_PER_TIME, OFF_GRID, steps_from
 from pals_core.data.profile import Finding, FindingCode, Severity
 from pals_core.data.split import Part
 
@@ -30,20 +30,23 @@ class CommonTimes:
     findings: tuple[Finding, ...]
 
 
-def share_times(clocks: dict[str, Clock]) -> CommonTimes:
-    """Bring series of sorted, distinct times to one grid, and say which do not share it, its range, or every step."""
+def share_times(clocks: dict[str, Clock], known: Sequence[str] = ()) -> CommonTimes:
+    """Bring series of sorted, distinct times to one grid, and say which do not share it, its range, or every step.
+
+    `known` are the frequencies it may have where the times tell none.
+    """
     signatures = {name: clock.times.asi8.tobytes() for name, clock in clocks.items()}
     (usual, shared), *others = Counter(signatures.values()).most_common()
     model = next(clocks[name] for name, signature in signatures.items() if signature == usual)
     if not others:
-        frequency, findings = frequency_of(Clock(model.times, model.rows))
+        frequency, findings = frequency_of(Clock(model.times, model.rows), known)
         whole = Part(0, len(model.times))
         return CommonTimes(model.times, model.rows, frequency, dict.fromkeys(clocks, whole), findings)
 
     base = model if 2 * shared >= len(clocks) else _union([*clocks.values()])
-    if not isinstance(infer_frequency(base.times), str):
+    if frequency_of(base, known)[0] is None:
         base = max(clocks.values(), key=lambda clock: len(clock.times))
-    frequency, findings = frequency_of(Clock(base.times, base.rows))
+    frequency, findings = frequency_of(Clock(base.times, base.rows), known)
     if frequency is None:
         spans = {name: Part(0, len(base.times) if clock is base else 0) for name, clock in clocks.items()}
         return CommonTimes(base.times, base.rows, None, spans, findings)

@@ -105,6 +105,17 @@ def is_on_grid(times: pd.DatetimeIndex, frequency: str) -> bool:
     return not ((microseconds - microseconds[:1]) % step).any()
 
 
+def are_steps(times: pd.DatetimeIndex, frequency: str) -> bool:
+    """True when sorted `times`, one or more, all are steps of `frequency`, with no more missing than a table may."""
+    try:
+        starts = len(times) > 0 and pd.date_range(times[0], periods=1, freq=frequency)[0] == times[0]
+        if not starts or not is_on_grid(times, frequency):
+            return False
+        return int(step_numbers(times, frequency)[-1]) < MAX_STEPS_PER_TIME * len(times)
+    except (ValueError, OverflowError):  # beyond what the calendar can hold
+        return False
+
+
 def future_times(last: pd.Timestamp, steps: int, frequency: str) -> pd.DatetimeIndex:
     """Return the `steps` time steps that follow `last`, itself a step of `frequency`."""
     return pd.date_range(last, periods=steps + 1, freq=frequency)[1:].as_unit("us")

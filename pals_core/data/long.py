@@ -47,7 +47,7 @@ def parse_long(raw: RawTable, time_column: TimeColumn) -> Content:
         clocks[name] = Clock(clock.times[order], clock.rows[order], name)
         values[name] = numbers.values[positions[order]]
 
-    common = share_times(clocks)
+    common = share_times(clocks, raw.frequencies)
     series: dict[str, npt.NDArray[np.float64]] = {}
     for name, clock in clocks.items():
         series[name] = np.full(len(common.times), np.nan)
@@ -73,9 +73,17 @@ def _members(raw: RawTable) -> dict[str, Positions]:
         raise unreadable_table(f"row {row} has no {SERIES_ID}; name the series of every row", row=row, column=SERIES_ID)
     if len(names) > MAX_COLUMNS:
         raise unreadable_table(f"the table has {len(names)} series; at most {MAX_COLUMNS} can be read")
+    texts = [str(name) for name in names]
+    if len(set(texts)) < len(texts):
+        twice = next(text for position, text in enumerate(texts) if text in texts[:position])
+        raise unreadable_table(
+            f"two series are called {twice!r}, once by a number and once by a text; write the {SERIES_ID} of a series "
+            "the same way in every row",
+            column=SERIES_ID,
+        )
     order = np.argsort(codes, kind="stable")
     starts = np.flatnonzero(np.diff(codes[order])) + 1
-    return dict(zip((str(name) for name in names), np.split(order, starts), strict=True))
+    return dict(zip(texts, np.split(order, starts), strict=True))
 
 
 def _value_findings(raw: RawTable, numbers: Numbers, name: str, positions: Positions) -> tuple[Finding, ...]:

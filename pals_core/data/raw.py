@@ -32,6 +32,7 @@ class RawTable:
     nameless: tuple[str, ...] = ()  # columns without a name of their own: times or row numbers, never a series
     unreadable: tuple[str, ...] = ()  # columns of a type that cannot hold numbers, left out of `frame`
     decimal_comma: bool = False  # separated by semicolons, so that `1,5` may be a number
+    frequencies: tuple[str, ...] = ()  # what the times may have where they tell no frequency by themselves
 
     @property
     def is_long(self) -> bool:
@@ -72,9 +73,23 @@ def column_names(header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
 def raw_from_frame(frame: pd.DataFrame) -> RawTable:
     """Take a frame for a raw table; a DatetimeIndex becomes its first column. Rows count from 2, as in a file."""
     if isinstance(frame.index, pd.DatetimeIndex):
-        frame = frame.reset_index(names=str(frame.index.name or "time"))
+        frame = frame.reset_index(names=_name_of_index(frame))
     names, nameless = column_names([str(name) for name in frame.columns])
     if frame.empty:
         raise unreadable_table("the frame has no rows")
     frame = frame.set_axis(list(names), axis=1).reset_index(drop=True)
     return RawTable(frame, np.arange(2, len(frame) + 2), nameless=nameless)
+
+
+def _name_of_index(frame: pd.DataFrame) -> str:
+    columns = {str(column).strip().lower() for column in frame.columns}
+    name = frame.index.name
+    if name is None:
+        name = next((name for name in ("time", *TIME_NAMES) if name not in columns), "index")
+    if str(name).strip().lower() in columns:
+        raise unreadable_table(
+            f"the index and a column are both called {str(name)!r}; rename one, or give the column alone with "
+            "reset_index(drop=True)",
+            column=str(name),
+        )
+    return str(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pandas as pd
 from pals_core.data.files import raw_from_file
 from pals_core.data.grid import grid, step_numbers
 from pals_core.data.parse import ParsedTable, parse
-from pals_core.data.profile import Layout
+from pals_core.data.profile import FindingCode, Layout
 from pals_core.data.raw import RawTable, raw_from_frame
 from pals_core.data.split import Part
 from pals_core.errors import InvalidSpec, InvalidTable, Problem, listed
@@ -30,6 +30,8 @@ class Table:
     frequency: str  # pandas offset alias
     # The rows of each series of a long table, from first to last; empty for a wide one, whose columns share all.
     spans: tuple[Part, ...] = ()
+    # What was understood otherwise than it stands there, or left out, when the table was read.
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.times), len(self.columns)):
@@ -57,14 +59,18 @@ class Table:
 
     @classmethod
     def from_frame(
-        cls, frame: pd.DataFrame, columns: Sequence[str] | None = None, where_there: Sequence[str] = ()
+        cls,
+        frame: pd.DataFrame,
+        columns: Sequence[str] | None = None,
+        where_there: Sequence[str] = (),
+        frequencies: Sequence[str] = (),
     ) -> Table:
         """Build a table from a wide frame (time column or DatetimeIndex) or a long one (unique_id, ds, y).
 
-        `columns` and `where_there` are those of `read_table`. Raises InvalidTable and InvalidSpec as that does,
-        counting rows as if the frame were written to a file with a header.
+        `columns`, `where_there` and `frequencies` are those of `read_table`. Raises InvalidTable and InvalidSpec as
+        that does, counting rows as if the frame were written to a file with a header.
         """
-        return _table(raw_from_frame(frame), columns, where_there)
+        return _table(raw_from_frame(frame), columns, where_there, frequencies)
 
     def select(self, columns: Sequence[str], known_future: Sequence[str] = ()) -> Table:
         """Return the table with these columns alone, in this order, over the rows that one of them reaches.
@@ -89,27 +95,38 @@ class Table:
             rows = slice(first, last)
             spans = tuple(Part(span.start - first, span.stop - first) for span in spans)
         names = tuple(name for _, name in named)
-        return Table(self.times[rows], self.values[rows][:, positions], names, self.frequency, spans)
+        return replace(self, times=self.times[rows], values=self.values[rows][:, positions], columns=names, spans=spans)
 
 
 def _no_column(name: str) -> str:
     return f"the table has no column {name!r}"
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None, where_there: Sequence[str] = ()) -> Table:
+def read_table(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    where_there: Sequence[str] = (),
+    frequencies: Sequence[str] = (),
+) -> Table:
     """Read a CSV, gzip'd CSV or Parquet file, told apart by content.
 
-    `columns` keeps these alone, and those of `where_there` that are there.
+    `columns` keeps these alone, and those of `where_there` that are there. `frequencies` are tried where the times tell
+    none by themselves, being few or full of gaps.
 
     Missing cells and missing time steps become NaN. Raises InvalidTable, each problem with its row and column, for
     whatever cannot be a table: cells that are no numbers, times that are unsorted, doubled or without a frequency,
     series that do not lie on one grid. Series of a long table may begin and end when they like. Problems of columns
     that `columns` leaves out do not count. Raises InvalidSpec for an unknown column.
     """
-    return _table(raw_from_file(path), columns, where_there)
+    return _table(raw_from_file(path), columns, where_there, frequencies)
 
 
-def table_of(given: pd.DataFrame | str | Path, columns: Sequence[str] | None, where_there: Sequence[str] = ()) -> Table:
+def table_of(
+    given: pd.DataFrame | str | Path,
+    columns: Sequence[str] | None,
+    where_there: Sequence[str] = (),
+    frequencies: Sequence[str] = (),
+) -> Table:
     """Return the table of a frame or a file with the columns that are needed, as `read_table` does.
 
     So nothing in another column is a problem. If one of `columns` is missing it has all there are, for whoever knows
@@ -117,7 +134,7 @@ def table_of(given: pd.DataFrame | str | Path, columns: Sequence[str] | None, wh
     """
     read = partial(Table.from_frame, given) if isinstance(given, pd.DataFrame) else partial(read_table, Path(given))
     try:
-        return read(columns, where_there)
+        return read(columns, where_there, frequencies)
     except InvalidSpec as missing:
         try:
             return read()
@@ -125,8 +142,10 @@ def table_of(given: pd.DataFrame | str | Path, columns: Sequence[str] | None, wh
             raise missing from None
 
 
-def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[str] = ()) -> Table:
-    parsed = parse(raw)
+def _table(
+    raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[str], frequencies: Sequence[str]
+) -> Table:
+    parsed = parse(replace(raw, frequencies=tuple(frequencies)))
     if columns is not None:
         columns = (*columns, *(name for name in where_there if name in parsed.series))
     wanted = tuple(parsed.series) if columns is None else tuple(columns)
@@ -140,7 +159,19 @@ def _table(raw: RawTable, columns: Sequence[str] | None, where_there: Sequence[s
         raise InvalidTable(problems[0].message if problems else "the table has no frequency", problems)
     if unknown := tuple(Problem(_no_column(name), column=name) for name in wanted if name not in parsed.series):
         raise InvalidSpec(f"{unknown[0].message}; it has {listed(tuple(parsed.series))}", unknown)
-    return _on_grid(parsed, parsed.frequency, wanted)
+    table = _on_grid(parsed, parsed.frequency, wanted)
+    return replace(table, notes=_notes(parsed, wanted, chosen=columns is not None))
+
+
+def _notes(parsed: ParsedTable, wanted: Sequence[str], *, chosen: bool) -> tuple[str, ...]:
+    """Return what concerns the columns `wanted`, or the times; what is left out, unless it was not `chosen`."""
+    telling = {FindingCode.TIMES_CONVERTED_TO_UTC, FindingCode.DECIMAL_COMMA}
+    return tuple(
+        f"{finding.message}; {finding.remedy}"
+        for finding in parsed.findings
+        if (finding.code in telling and (finding.column is None or finding.column in wanted))
+        or (finding.code is FindingCode.IGNORED_COLUMN and not chosen)
+    )
 
 
 def _on_grid(parsed: ParsedTable, frequency: str, names: Sequence[str]) -> Table:

@@ -45,6 +45,6 @@ def parse_wide(raw: RawTable, time_column: TimeColumn) -> Content:
             f"no numeric column next to the time column {time_column.name!r}; at least half of a column's cells must "
             "be numbers"
         )
-    frequency, frequency_findings = frequency_of(Clock(clock.times[order], clock.rows[order]))
+    frequency, frequency_findings = frequency_of(Clock(clock.times[order], clock.rows[order]), raw.frequencies)
     time_findings = (*time_findings, *frequency_findings)
     return Content(clock.times[order], clock.rows[order], series, frequency, time_findings, tuple(findings))

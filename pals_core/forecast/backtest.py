@@ -24,9 +24,11 @@ from pals_core.evaluation.document import Evaluation
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import Origins
 from pals_core.evaluation.seasonal import Season
-from pals_core.forecast.recent import fitting, invalid_input, learnt_scalers, not_fitting, table_for
+from pals_core.forecast.recent import fitting, invalid_input, is_whole, learnt_scalers, not_fitting, table_for
+from pals_core.torch_defaults import own_torch_defaults
 
 
+@own_torch_defaults()
 def backtest(
     checkpoint: str | Path,
     table: Table | pd.DataFrame | str | Path,
@@ -44,8 +46,9 @@ def backtest(
     from both its sides. Raises InvalidCheckpoint, InvalidTable for a table that cannot be read, InvalidForecastInput
     for one that does not fit, and FileNotFoundError.
     """
-    if stride < 1:
-        raise invalid_input(f"stride is {stride}; it must be at least 1")
+    if not is_whole(stride) or stride < 1:
+        raise invalid_input(f"stride is {stride!r}; it must be a whole number of at least 1")
+    begin = None if start is None else _time_of(start)
     trained = read_checkpoint(Path(checkpoint))
     header = trained.header
     given, names, slow = fitting(header, table_for(header, table, None), None)
@@ -56,7 +59,7 @@ def backtest(
         groups = grouped(given, data)
         places = [header.columns.index(group.columns[0]) for group in groups]
         scalers = [learnt_scalers(header, place) for place in places]
-        first = [_first_row(group, header.season, window_lengths(data).input_len, start) for group in groups]
+        first = [_first_row(group, header.season, window_lengths(data).input_len, begin) for group in groups]
         rolled = rolling_windows(groups, scalers, data, first_row=first, stride=stride)
     except (InvalidTable, InvalidSpec) as error:
         raise not_fitting(error) from error
@@ -85,9 +88,20 @@ def backtest(
         return measured.evaluation()
 
 
-def _first_row(group: Table, season: int, input_len: int, start: str | pd.Timestamp | None) -> int:
+def _time_of(start: str | pd.Timestamp) -> pd.Timestamp:
+    """Return a time as tables have it: without a zone, in UTC where it had one."""
+    try:
+        time = pd.Timestamp(start)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise invalid_input(f"start is {start!r}, which is no time; write it like 2024-01-31 13:00") from error
+    if pd.isna(time):
+        raise invalid_input("start is not a time; leave it out, or write it like 2024-01-31 13:00")
+    return time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)
+
+
+def _first_row(group: Table, season: int, input_len: int, start: pd.Timestamp | None) -> int:
     """Return the first row of a group that can be forecast, by the network and by the naive forecast."""
     earliest = max(input_len, season)
     if start is None:
         return earliest
-    return max(earliest, int(group.times.searchsorted(pd.Timestamp(start))))
+    return max(earliest, int(group.times.searchsorted(start)))

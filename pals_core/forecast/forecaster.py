@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,20 @@ from pals_core.errors import InvalidForecastInput, InvalidTable, Problem
 from pals_core.evaluation.conformal import half_widths
 from pals_core.evaluation.measure import default_widths
 from pals_core.forecast.future import future_values, read_future
-from pals_core.forecast.recent import Recent, ends_of_training, invalid_input, not_fitting, recent_values, table_for
+from pals_core.forecast.recent import (
+    Recent,
+    ends_of_training,
+    invalid_input,
+    is_whole,
+    not_fitting,
+    recent_values,
+    table_for,
+)
 from pals_core.forecast.typical import typical_inputs
 from pals_core.heap import keep_freed_memory
 from pals_core.kernels.choice import Kernels, choose_kernels
 from pals_core.kernels.report import KernelReport
+from pals_core.torch_defaults import own_torch_defaults
 
 # Farther ahead, a network would mostly go on from what it said itself.
 MAX_HORIZONS = 100
@@ -100,9 +110,10 @@ class Forecaster:
         tensors = (*self._model.parameters(), *self._model.buffers())
         return sum(tensor.nbytes for tensor in tensors) + sum(end.values.nbytes for end in self._series_ends)
 
+    @own_torch_defaults()
     def forecast(
         self,
-        recent: Table | pd.DataFrame | None = None,
+        recent: Table | pd.DataFrame | str | Path | None = None,
         future: Table | pd.DataFrame | None = None,
         *,
         series: Sequence[str] | None = None,
@@ -111,12 +122,12 @@ class Forecaster:
     ) -> Forecast:
         """Forecast the steps after `recent`, or after the end of the series the model was trained on.
 
-        `recent` needs at least input_len time steps of the training's frequency and all its columns, the known-future
-        ones included, in any order; others are not read. Of a pooled model it needs one series or more, and `series`
-        says which to forecast: those of the training unless given. One that was not in the training is scaled by the
-        mean and standard deviation of all its values in `recent`. Missing values are treated as in training. Data of
-        the frequency the training resampled from are resampled likewise; the forecast then begins after the last whole
-        step. `future` holds the known-future columns at the steps of the horizon, or more.
+        `recent`, a table, a frame or a file, needs at least input_len time steps of the training's frequency and all
+        its columns, the known-future ones included, in any order; others are not read. Of a pooled model it needs one
+        series or more, and `series` says which to forecast: those of the training unless given. One that was not in the
+        training is scaled by the mean and standard deviation of all its values in `recent`. Missing values are treated
+        as in training. Data of the frequency the training resampled from are resampled likewise; the forecast then
+        begins after the last whole step. `future` holds the known-future columns at the steps of the horizon, or more.
 
         `horizon` is how many steps, the network's unless given; beyond these it goes on from its own forecasts, in
         whole horizons, so that `future` must reach to the end of the last. `levels`, in per cent, are those of the
@@ -160,7 +171,7 @@ class Forecaster:
     def _whole_horizons(self, steps: int) -> int:
         """Return the steps of as many whole horizons as `steps` need."""
         most = MAX_HORIZONS * self._lengths.horizon
-        if not 1 <= steps <= most:
+        if not is_whole(steps) or not 1 <= steps <= most:
             raise _wrong_field("horizon", f"horizon is {steps}; this model forecasts 1 to {most} steps")
         return math.ceil(steps / self._lengths.horizon) * self._lengths.horizon
 
@@ -169,10 +180,12 @@ class Forecaster:
         calibration, horizon = self.header.calibration, self._lengths.horizon
         if levels is None:
             return default_widths(calibration, horizon)
-        widths = {}
+        if not isinstance(levels, Sequence | np.ndarray) or isinstance(levels, str):
+            raise _wrong_field("levels", f"levels is {levels!r}; give a list of them, in per cent, such as [80, 95]")
+        widths: dict[float, npt.NDArray[np.float64]] = {}
         for place, level in enumerate(levels):
-            if not 0 < level < 100:
-                raise _wrong_field(f"levels/{place}", f"a level is in per cent, above 0 and below 100, not {level:g}")
+            if not isinstance(level, Real) or not 0 < level < 100:
+                raise _wrong_field(f"levels/{place}", f"a level is in per cent, above 0 and below 100, not {level}")
             if calibration is None:
                 message = "the checkpoint has no calibration; only the best one of a training that ended has one"
                 raise _wrong_field("levels", f"{message}; leave levels out")
@@ -225,18 +238,14 @@ class Forecaster:
             outputs.append(output.double().numpy())
         return np.concatenate(outputs)
 
-    def _table(self, recent: Table | pd.DataFrame, series: Sequence[str] | None) -> Table:
-        if isinstance(recent, Table):
-            return recent
-        needed = self._lengths.input_len
-        if len(recent) < needed:
-            raise invalid_input(f"{needed} rows of recent values are needed; {len(recent)} were given")
+    def _table(self, recent: Table | pd.DataFrame | str | Path, series: Sequence[str] | None) -> Table:
         try:
             return table_for(self.header, recent, series)
         except InvalidTable as error:
             raise not_fitting(error) from error
 
 
+@own_torch_defaults()
 def load_forecaster(
     path: str | Path, kernels: Kernels | str = Kernels.TORCH, *, batch_size: int | None = None
 ) -> Forecaster:
@@ -261,6 +270,7 @@ def load_forecaster(
     return Forecaster(checkpoint, model, report)
 
 
+@own_torch_defaults()
 def fast_network(checkpoint: Checkpoint, inputs: Sequence[Tensor], kernels: Kernels) -> tuple[nn.Module, KernelReport]:
     """Return a checkpoint's network with the kernels that `load_forecaster` chooses for `inputs`, and which they are.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,14 @@ def table_for(
     if series is not None or not data.pooled:
         needed, where_there = (*(where_there if series is None else series), *needed), ()
     try:
-        return table_of(given, tuple(dict.fromkeys(needed)), where_there)
+        return table_of(given, tuple(dict.fromkeys(needed)), where_there, _frequencies(header))
     except InvalidSpec as error:
         raise not_fitting(error) from error
+
+
+def _frequencies(header: CheckpointHeader) -> tuple[str, ...]:
+    """What the values given for a forecast may come at."""
+    return tuple(name for name in (header.frequency, header.resampled_from) if name is not None)
 
 
 def fitting(
@@ -125,6 +131,8 @@ def chosen_series(header: CheckpointHeader, present: Sequence[str], series: Sequ
             )
         return header.columns
     if series is not None:
+        if isinstance(series, str):
+            raise invalid_input(f"series is the name {series!r}; give a list of names")
         if not series or len(set(series)) != len(series):
             raise invalid_input("series must name at least one series, and none of them twice")
         if both := set(series).intersection(header.spec.data.known_future):
@@ -138,6 +146,11 @@ def chosen_series(header: CheckpointHeader, present: Sequence[str], series: Sequ
             "them scaled by the values given here"
         )
     return names
+
+
+def is_whole(number: object) -> bool:
+    """Whether a number that somebody gave is one of steps: whole, numpy's too, and not a truth value."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def invalid_input(message: str, column: str | None = None) -> InvalidForecastInput:

@@ -23,6 +23,13 @@ SPEC_FIELDS: Mapping[str, frozenset[str]] = {
     "training": frozenset(TrainingSpec.model_fields),
 }
 
+# Of the models and methods, which are told apart by their names.
+_FIELDS_BY_NAME: Mapping[tuple[str, str], frozenset[str]] = {
+    (section, spec.model_fields["name"].default): frozenset(spec.model_fields)
+    for section, specs in (("model", MODEL_SPECS), ("method", METHOD_SPECS))
+    for spec in specs
+}
+
 
 def problem_of(
     error: Mapping[str, Any],
@@ -35,19 +42,22 @@ def problem_of(
     `known` are the fields of the objects in it, by the name these stand under.
     """
     path = _path_in(content, location, keep_last=error["type"] == "missing")
-    return Problem(sentence_of(error, path, known), pointer=pointer_of(path))
+    return Problem(sentence_of(error, path, known, _name_above(content, path)), pointer=pointer_of(path))
 
 
 def sentence_of(
-    error: Mapping[str, Any], path: Sequence[str | int] = (), known: Mapping[str, frozenset[str]] = SPEC_FIELDS
+    error: Mapping[str, Any],
+    path: Sequence[str | int] = (),
+    known: Mapping[str, frozenset[str]] = SPEC_FIELDS,
+    name: str | None = None,
 ) -> str:
-    """Return what is wrong at a path."""
+    """Return what is wrong at a path; `name` is that of the model or method the last part of it stands in."""
     context = error.get("ctx", {})
     match error["type"]:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return _unknown_field(path, known)
+            return _unknown_field(path, known, name)
         case "union_tag_invalid":
             expected = context["expected_tags"].replace("'", "")
             return f"{path[-1] if path else 'name'} must be one of {expected}; it is {context['tag']!r}"
@@ -73,11 +83,24 @@ def _path_in(content: Any, location: Sequence[str | int], *, keep_last: bool) ->
     return path
 
 
-def _unknown_field(path: Sequence[str | int], known: Mapping[str, frozenset[str]]) -> str:
+def _name_above(content: Any, path: Sequence[str | int]) -> str | None:
+    """The `name` in the object that the last part of a path stands in."""
+    for key in path[:-1]:
+        content = content[key]
+    name = content.get("name") if path and isinstance(content, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _unknown_field(path: Sequence[str | int], known: Mapping[str, frozenset[str]], whose: str | None) -> str:
     if not path:
         return "is not a field of this request"
     name = str(path[-1])
-    fields = known.get(str(path[-2]) if len(path) > 1 else "", frozenset())
+    above = str(path[-2]) if len(path) > 1 else ""
+    fields = known.get(above, frozenset())
+    if own := _FIELDS_BY_NAME.get((above, whose or "")):
+        if name in fields - own:
+            return f"is not a field of {whose}, which has {', '.join(sorted(own - {'name'})) or 'none'}"
+        fields = own
     if close := difflib.get_close_matches(name, fields, n=1):
         return f"is not a field here; did you mean {close[0]!r}?"
     if elsewhere := sorted(section for section, names in known.items() if section and name in names):

@@ -11,6 +11,7 @@ import torch
 
 from pals_core.errors import ErrorCode, TrainingFailed
 from pals_core.spec import DeviceChoice
+from pals_core.torch_defaults import own_torch_defaults
 
 Item = TypeVar("Item")
 
@@ -28,10 +29,10 @@ def choose_device(name: str) -> torch.device:
 def with_own_torch_state(items: Iterator[Item], device: torch.device, deterministic: bool) -> Iterator[Item]:
     """Yield `items`, the code behind them having global settings of torch of its own.
 
-    Dropout and initial weights draw from torch's global state. What the consumer draws between two items, or another
-    training, so changes nothing here, and nothing here changes what the consumer draws. On a GPU, `deterministic`
-    allows only algorithms that repeat themselves (on a CPU all do), and single precision is just that, where cuDNN by
-    default multiplies ten bits of each number.
+    Its defaults are the package's own. Dropout and initial weights draw from torch's global state. What the consumer
+    draws between two items, or another training, so changes nothing here, and nothing here changes what the consumer
+    draws. On a GPU, `deterministic` allows only algorithms that repeat themselves (on a CPU all do), and single
+    precision is just that, where cuDNN by default multiplies ten bits of each number.
     """
     strict = deterministic and device.type == "cuda"
     if strict:
@@ -43,7 +44,7 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
         set_random_state(own, device)
         torch.use_deterministic_algorithms(strict or outer_strict)
         try:
-            with _all_bits_multiplied() if device.type == "cuda" else nullcontext():
+            with own_torch_defaults(), _all_bits_multiplied() if device.type == "cuda" else nullcontext():
                 item = next(items)
         except StopIteration:
             return

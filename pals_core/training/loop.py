@@ -72,6 +72,7 @@ class TrainingLoop:
         self.device = device
         self.save_states = save_states
         self.micro_batches = micro_batches
+        self.table_notes = table.notes
         self.windows = make_windows(table, spec.data, device, torch.float32)
         train = self.windows.train
         order = BatchOrder(len(train), recipe.batch_size, recipe.seed)
@@ -137,7 +138,7 @@ class TrainingLoop:
         for warning in warnings:
             yield Message(level="warning", message=warning)
         if resume_from is None:
-            yield from _notes(self.windows, self.spec.data)
+            yield from _notes(self.table_notes, self.windows, self.spec.data)
         self.model.train()
         while self.state.step < self.total_steps and not self.stopping.is_due:
             yield from self._steps_of_epoch()
@@ -309,7 +310,8 @@ class TrainingLoop:
         )
 
 
-def _notes(windows: SplitWindows, data: DataSpec) -> Iterator[Message]:
+def _notes(table_notes: tuple[str, ...], windows: SplitWindows, data: DataSpec) -> Iterator[Message]:
+    yield from (Message(level="warning", message=note) for note in table_notes)
     if note := note_of_missing(windows.treated, data.missing):
         yield Message(message=note)
     if note := note_of_constants(windows.treated):

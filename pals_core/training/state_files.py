@@ -23,7 +23,7 @@ from torch import Tensor
 from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
-from pals_core.errors import InvalidCheckpoint
+from pals_core.errors import InvalidCheckpoint, listed, pointer_of
 from pals_core.spec import Spec
 from pals_core.training.epoch_checkpoints import EpochCheckpoints
 from pals_core.training.events import StateSaved
@@ -65,6 +65,8 @@ class StateFiles:
     def __post_init__(self) -> None:
         self.asked_for = False
         self._kept: list[Path] = []
+        self._own: set[Path] = set()
+        self._foreign: set[Path] = set()  # states of other trainings, which are left alone
         self._saved_at = time.monotonic()
 
     @property
@@ -94,6 +96,7 @@ class StateFiles:
         path = self.folder / f"state-{state.step:09}.safetensors"
         write_tensors(path, STATE_KEY, header.model_dump_json(), tensors)
         self._kept = [*(kept for kept in self._kept if kept != path), path][-2:]
+        self._own.add(path)
         self._remove_all_but(self._kept)
         self._saved_at = time.monotonic()
         self.asked_for = False
@@ -130,8 +133,8 @@ class StateFiles:
 
     def _require_own(self, header: StateHeader) -> None:
         if header.spec != self.spec:
-            parts = [part for part in Spec.model_fields if getattr(header.spec, part) != getattr(self.spec, part)]
-            raise InvalidCheckpoint(f"the state is of a training with another spec: {', '.join(parts)} differ")
+            others = listed(_differing(header.spec.model_dump(mode="json"), self.spec.model_dump(mode="json")))
+            raise InvalidCheckpoint(f"the state is of a training with another spec, in {others}")
         if header.table_sha256 != self.table_sha256:
             raise InvalidCheckpoint("the state is of a training on another table")
 
@@ -140,10 +143,34 @@ class StateFiles:
         self._remove_all_but([])
 
     def _remove_all_but(self, kept: list[Path]) -> None:
-        for path in set(self.folder.glob("state-*.safetensors")).difference(kept):
-            path.unlink(missing_ok=True)
+        for path in set(self.folder.glob("state-*.safetensors")).difference(kept, self._foreign):
+            if path in self._own or self._is_own(path):
+                path.unlink(missing_ok=True)
+            else:
+                self._foreign.add(path)
         for folder in self.folder.glob(unfinished(Path("state-*.safetensors")).name):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _is_own(self, path: Path) -> bool:
+        """Whether a file in the folder is of this training, perhaps from before it was stopped and begun anew."""
+        try:
+            with open_tensors(path, STATE_KEY) as file:
+                self._require_own(_parse(file.text))
+        except (InvalidCheckpoint, OSError):
+            return False
+        return True
+
+
+def _differing(theirs: JsonValue, ours: JsonValue, pointer: str = "") -> list[str]:
+    """Return the JSON pointers of what two documents do not have in common."""
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return [] if theirs == ours else [pointer]
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    return [
+        place
+        for name in names
+        for place in _differing(theirs.get(name), ours.get(name), f"{pointer}{pointer_of([name])}")
+    ]
 
 
 def table_sha256(table: Table) -> str:

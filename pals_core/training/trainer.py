@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class Trainer:
     is all it needs, to the same checkpoint files as if there had been no interruption; without `threads` it takes that
     file's.
 
-    Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training.
+    Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training. Raises
+    ValueError for counts below 1 and for a `dataset_sha256` that is none.
     """
 
     def __init__(
@@ -47,6 +49,11 @@ class Trainer:
         save_states: bool = True,
         micro_batches: int = 1,
     ) -> None:
+        for name, count in (("threads", threads), ("micro_batches", micro_batches)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+        if dataset_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", dataset_sha256):
+            raise ValueError("dataset_sha256 must be the 64 hexadecimal digits of a SHA-256")
         self.spec = spec
         self.table = table
         self.output_dir = output_dir

@@ -324,3 +324,13 @@ def test_a_weight_is_known_through_views_and_copies_but_not_in_products_of_weigh
     assert flops.of_weights == {"first": 2 * once, "second": 0}
     products = Counter({(product.module, product.kind): product.flops for product in flops.products})
     assert products == {("forecaster", ProductKind.MATRIX): linear(4, 4, 4) + once}
+
+
+@pytest.mark.parametrize("fields", [{}, {"modes": 1}, {"heads": D}, {"heads": 1, "modes": 1}], ids=str)
+def test_attention_among_frequencies_costs_the_same_whatever_its_sizes(fields: dict[str, int]) -> None:
+    model = build("fedformer", **fields)
+    modes = fields.get("modes", 64)
+    attention = 2 * (8 * min(modes, T // 2) * min(modes, L // 2) * D)
+    products = count_flops(model, inputs()).products
+    counted = [product.flops for product in products if "cross" in product.module and product.kind == "matrix"]
+    assert counted == [attention]

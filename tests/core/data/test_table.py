@@ -100,3 +100,49 @@ def test_csv_parquet_and_frame_give_the_same_table(tmp_path: Path, make_table: C
         assert other.times.equals(table.times)
         assert (other.columns, other.frequency) == (table.columns, table.frequency)
         np.testing.assert_allclose(other.values, table.values, rtol=1e-15)
+
+
+def test_series_called_alike_by_a_number_and_a_text_are_refused() -> None:
+    times = pd.date_range("2024-01-01", periods=3)
+    frame = pd.DataFrame({"unique_id": [1] * 3 + ["1"] * 3, "ds": [*times, *times], "y": range(6)})
+    with pytest.raises(InvalidTable, match="two series are called '1'") as refused:
+        Table.from_frame(frame)
+    assert refused.value.problems[0].column == "unique_id"
+
+
+def test_an_index_and_a_column_of_one_name_are_refused() -> None:
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=4), "a": [1.0, 2, 3, 5]})
+    with pytest.raises(InvalidTable, match="both called 'date'"):
+        Table.from_frame(frame.set_index("date", drop=False))
+
+
+def test_an_index_without_a_name_gets_one_that_no_column_has() -> None:
+    times = pd.date_range("2024-01-01", periods=4)
+    table = Table.from_frame(pd.DataFrame({"Time": [1.0, 2, 3, 5]}, index=times))
+    assert (table.columns, list(table.times)) == (("Time",), list(times))
+
+
+def test_few_times_full_of_gaps_have_the_frequency_that_is_named() -> None:
+    times = pd.date_range("2024-01-01", periods=12, freq="h")[[0, 2, 4, 6, 7, 9, 11]]
+    frame = pd.DataFrame({"date": times, "a": np.arange(7.0)})
+    with pytest.raises(InvalidTable, match="not regular"):
+        Table.from_frame(frame)
+    table = Table.from_frame(frame, frequencies=["D", "h"])
+    assert (table.frequency, len(table.times)) == ("h", 12)
+    assert Table.from_frame(frame.iloc[:1], frequencies=["h"]).frequency == "h"
+    # One that the times tell by themselves counts.
+    assert Table.from_frame(frame.iloc[:4], frequencies=["h"]).frequency == "2h"
+    long = frame.rename(columns={"date": "ds", "a": "y"}).assign(unique_id="x")
+    assert Table.from_frame(long, frequencies=["h"]).frequency == "h"
+
+
+def test_a_table_keeps_what_was_read_otherwise_or_left_out() -> None:
+    frame = pd.DataFrame(
+        {"date": pd.date_range("2024-01-01", periods=4, tz="Europe/Berlin"), "a": [1.0, 2, 3, 5], "note": list("abcd")}
+    )
+    zone, left_out = Table.from_frame(frame.assign(date=frame.date.dt.tz_convert("Africa/Lagos"))).notes
+    assert "converted to UTC" in zone
+    assert "'note' is left out" in left_out
+    chosen = Table.from_frame(frame, ["a"])
+    assert chosen.notes == (zone,)
+    assert chosen.select(["a"]).notes == (zone,)

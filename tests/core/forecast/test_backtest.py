@@ -163,3 +163,26 @@ def test_a_table_that_cannot_be_read_is_refused(best_checkpoint: Path, tmp_path:
     path.write_text("nothing\n")
     with pytest.raises(InvalidTable):
         backtest(best_checkpoint, path)
+
+
+def test_a_start_with_a_zone_is_that_moment(best_checkpoint: Path, series: Table) -> None:
+    start = series.times[200].tz_localize("UTC").tz_convert("America/New_York")
+    assert backtest(best_checkpoint, series, start=start) == backtest(best_checkpoint, series, start=series.times[200])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"start": "soon"}, "start is 'soon'"),
+        ({"start": pd.NaT}, "start is not a time"),
+        ({"start": [1]}, "which is no time"),
+        ({"stride": 1.5}, "stride is 1.5"),
+        ({"stride": 0}, "stride is 0"),
+    ],
+    ids=str,
+)
+def test_a_wrong_start_or_stride_is_refused(
+    best_checkpoint: Path, series: Table, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidForecastInput, match=message):
+        backtest(best_checkpoint, series, **wrong)

@@ -99,7 +99,8 @@ def without(frame: pd.DataFrame, row: int) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param(lambda frame: frame.iloc[:11], "12 rows", id="too few rows"),
+        pytest.param(lambda frame: frame.iloc[:11], "12 time steps .* 11 were", id="too few rows"),
+        pytest.param(lambda frame: frame.iloc[:1], "12 time steps .* 1 were", id="one row"),
         pytest.param(lambda frame: frame.drop(columns="calm"), "'calm' is missing", id="a column less"),
         pytest.param(lambda frame: frame.iloc[::2], "2D steps", id="another frequency"),
         pytest.param(lambda frame: frame.drop(index=frame.index[-3]), "misses", id="a missing step"),
@@ -130,6 +131,47 @@ def test_gaps_are_filled_as_in_training(series: Table, make_spec: Callable[..., 
     expected = forecaster.forecast(filled).values
     assert np.array_equal(forecaster.forecast(gappy).values, expected)
     assert np.array_equal(forecaster.forecast().values, expected)
+
+
+def test_rows_that_are_absent_are_filled_as_in_training(
+    series: Table, make_spec: Callable[..., Any], tmp_path: Path
+) -> None:
+    spec = make_spec(data={"missing": "interpolate"}, model={"name": "dlinear"}, training={"epochs": 1})
+    list(Trainer(spec, series, tmp_path).run())
+    forecaster = load_forecaster(tmp_path / "epoch-001.pals.safetensors")
+    # Eleven rows over thirteen steps; every second row of most, so that these tell no frequency.
+    for absent in ([-3, -5], [-2, -4, -6, -8, -10, -12, -14, -16, -19]):
+        rows = frame_of(part(series, slice(-13 if len(absent) == 2 else -22, None)))
+        given = rows.drop(index=rows.index[absent])
+        expected = rows.copy()
+        expected.loc[rows.index[absent]] = np.nan
+        assert np.array_equal(forecaster.forecast(given).values, forecaster.forecast(expected.interpolate()).values)
+        file = tmp_path / "recent.csv"
+        given.to_csv(file)
+        assert np.array_equal(forecaster.forecast(file).values, forecaster.forecast(given).values)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"horizon": 2.5}, "horizon is 2.5"),
+        ({"horizon": "3"}, "horizon is 3"),
+        ({"horizon": True}, "horizon is True"),
+        ({"levels": 80}, "levels is 80; give a list"),
+        ({"levels": "80"}, "levels is '80'; give a list"),
+        ({"levels": ["80"]}, "not 80"),
+        ({"levels": [0.0]}, "not 0"),
+    ],
+    ids=str,
+)
+def test_wrong_numbers_are_refused(forecaster: Forecaster, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidForecastInput, match=message):
+        forecaster.forecast(**wrong)
+
+
+def test_numbers_may_be_numpys(forecaster: Forecaster) -> None:
+    asked = forecaster.forecast(horizon=np.int64(2), levels=np.array([80.0]))
+    assert np.array_equal(asked.values, forecaster.forecast(horizon=2, levels=[80]).values)
 
 
 def test_json_in_json_out(best_checkpoint: Path, forecaster: Forecaster, series: Table) -> None:

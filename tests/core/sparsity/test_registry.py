@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
+from pals_core.errors import InvalidSpec
 from pals_core.sparsity.allocation import active_count
 from pals_core.sparsity.registry import UPDATING
 from pals_core.spec import METHOD_SPECS, DenseMethodSpec, StaticMethodSpec, UpdatingMethodSpec
@@ -58,3 +59,12 @@ def test_a_target_is_met_to_the_weight_beside_a_tiny_tensor(
     bench.steps()
     assert bench.masks.maskable_parameters - bench.masks.inactive_parameters == active_count(1 - sparsity, 2050)
     assert all(active >= 1 for active in bench.masks.active.values())
+
+
+@pytest.mark.parametrize("method", ["granet", "gmp", "rigl", "set", "static"])
+def test_a_target_that_leaves_less_than_a_weight_to_each_tensor_is_refused(method: str) -> None:
+    # Two tensors, 2050 weights: 2 weights may be the last ones.
+    Bench(method, outputs=1, sparsity=0.999)
+    with pytest.raises(InvalidSpec, match=r"2 tensors, which have 2050 weights: at most 0\.999 can") as refused:
+        Bench(method, outputs=1, sparsity=0.9995)
+    assert [problem.pointer for problem in refused.value.problems] == ["/method/sparsity"]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from pals_core.checkpoint.tensor_file import open_tensors, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
-from pals_core.spec import Spec
+from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.events import StateSaved
 from pals_core.training.state_files import STATE_KEY
 from pals_core.training.trainer import Trainer
@@ -32,7 +32,11 @@ def state_bytes(short: Table, make_spec: MakeSpec, tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.parametrize(
-    ("training", "part"), [({"seed": 4}, "training"), ({"epochs": 3}, "training"), ({"device": "auto"}, "training")]
+    ("training", "places"),
+    [
+        ({"seed": 4}, "/training/seed"),
+        ({"epochs": 3, "device": DeviceChoice.AUTO}, "/training/epochs, /training/device"),
+    ],
 )
 def test_a_state_of_another_spec_is_refused(
     short: Table,
@@ -40,12 +44,12 @@ def test_a_state_of_another_spec_is_refused(
     write: Callable[..., Path],
     tmp_path: Path,
     training: dict[str, Any],
-    part: str,
+    places: str,
 ) -> None:
     spec, content = state_bytes
     other = spec.model_copy(update={"training": spec.training.model_copy(update=training)})
     state = write(content, "state.safetensors")
-    with pytest.raises(InvalidCheckpoint, match=f"another spec: {part} differ"):
+    with pytest.raises(InvalidCheckpoint, match=f"another spec, in {places}$"):
         next(Trainer(other, short, tmp_path, resume_from=state).run())
 
 
@@ -100,3 +104,37 @@ def test_a_state_of_another_network_is_refused_although_its_digest_is_right(
 def test_a_missing_state_is_a_missing_file(short: Table, state_bytes: tuple[Spec, bytes], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         next(Trainer(state_bytes[0], short, tmp_path, resume_from=tmp_path / "state.safetensors").run())
+
+
+def test_states_of_another_training_in_the_folder_are_left_alone(
+    short: Table, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    first = make_spec(model="dlinear", training={"epochs": 3, "batch_size": 20})
+    foreign = []
+    for event in Trainer(first, short, tmp_path).run():
+        if isinstance(event, StateSaved):
+            foreign.append(Path(event.path))
+            if len(foreign) == 2:
+                break
+    (tmp_path / "state-999999999.safetensors").write_bytes(b"nobody knows what this is")
+
+    second = make_spec(model="dlinear", training={"epochs": 3, "batch_size": 14})
+    own = [Path(event.path) for event in Trainer(second, short, tmp_path).run() if isinstance(event, StateSaved)]
+
+    assert len(own) == 3
+    assert not set(own).intersection(foreign)
+    left = {path.name for path in tmp_path.glob("state-*")}
+    assert left == {path.name for path in foreign} | {"state-999999999.safetensors"}
+    # Its own, of a first attempt that nobody went on with, are removed.
+    list(Trainer(first, short, tmp_path).run())
+    assert {path.name for path in tmp_path.glob("state-*")} == {"state-999999999.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threads": 0}, {"micro_batches": 0}, {"micro_batches": -1}, {"dataset_sha256": "5e"}], ids=str
+)
+def test_wrong_arguments_are_said_before_anything_is_trained(
+    short: Table, make_spec: MakeSpec, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Trainer(make_spec(), short, tmp_path, **wrong)

@@ -10,6 +10,7 @@ import pytest
 import pals_core
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, TrainingFailed
+from pals_core.training.events import Message, TrainingEvent
 
 SPEC: dict[str, Any] = {
     "data": {"input_len": 12, "horizon": 4},
@@ -66,6 +67,55 @@ def test_wrong_fields_are_named(series: Table) -> None:
     with pytest.raises(InvalidSpec) as caught:
         pals_core.train({"data": {"horizon": 2, "targets": ("a", 3)}}, series)
     assert [problem.pointer for problem in caught.value.problems] == ["/data/targets/1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "message"),
+    [
+        (
+            {"model": {"name": "dlinear", "d_model": 8}},
+            "/model/d_model",
+            "is not a field of dlinear, which has moving_avg, per_column",
+        ),
+        (
+            {"method": {"name": "dense", "update_interval": 3}},
+            "/method/update_interval",
+            "is not a field of dense, which has none",
+        ),
+        (
+            {"method": {"name": "set", "allocations": "erk"}},
+            "/method/allocations",
+            "is not a field here; did you mean 'allocation'?",
+        ),
+        (
+            {"model": {"name": "nlinear", "epochs": 3}},
+            "/model/epochs",
+            "is not a field here; it belongs into training",
+        ),
+    ],
+)
+def test_a_field_of_another_model_or_method_is_not_recommended(
+    series: Table, fields: dict[str, Any], pointer: str, message: str
+) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        pals_core.train(SPEC | fields, series)
+    assert [(problem.pointer, problem.message) for problem in caught.value.problems] == [(pointer, message)]
+
+
+def test_what_was_read_otherwise_or_left_out_is_said(series: Table, tmp_path: Path) -> None:
+    frame = frame_of(series).tz_localize("Africa/Lagos").assign(note="calm")
+    said: list[str] = []
+
+    def hear(event: TrainingEvent) -> None:
+        if isinstance(event, Message):
+            said.append(event.message)
+
+    pals_core.train(SPEC, frame, tmp_path, on_event=hear)
+
+    assert [("converted to UTC" in message, "'note' is left out" in message) for message in said] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_a_column_that_is_not_read_may_hold_anything(series: Table, tmp_path: Path) -> None:
