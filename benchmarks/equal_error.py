@@ -104,16 +104,17 @@ def main() -> None:
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as bars:
         bar = bars.add_task("trainings", total=len(arguments.ways) * len(arguments.seeds))
         for seed in arguments.seeds:
-            if any(one["seed"] == seed for one in done):
-                bars.advance(bar, len(arguments.ways))
+            found = next((one for one in done if one["seed"] == seed), {"seed": seed})
+            missing = [way for way in arguments.ways if way not in found]
+            bars.advance(bar, len(arguments.ways) - len(missing))
+            if not missing:
                 continue
-            found: dict[str, Any] = {"seed": seed}
-            for way in arguments.ways:
+            for way in missing:
                 bars.update(bar, description=f"seed {seed}, {way}")
                 spec = spec_of(case, table, way, seed, arguments.epochs)
-                found[way] = (reference if way == REFERENCE else ours)(spec, table)
+                found[way] = (reference if way == REFERENCE else ours)(spec, table) | provenance()
                 bars.advance(bar)
-            done.append(found | provenance())
+            done = [*(one for one in done if one["seed"] != seed), found]
             write(output, what, done)
     write(output, what, done)
     print(json.dumps(summary(done), indent=1))

@@ -141,6 +141,7 @@ def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+@own_torch_defaults()
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write a checkpoint so that `path` is never half a file, and return its size in bytes.
 

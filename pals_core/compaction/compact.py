@@ -27,6 +27,7 @@ from pals_core.layers.frequency import FourierCrossAttention, FourierSelfAttenti
 from pals_core.layers.prob_sparse import ProbSparseAttention
 from pals_core.layers.projector import Projector
 from pals_core.layers.stacks import DecoderLayer
+from pals_core.torch_defaults import own_torch_defaults
 
 
 class Part(StrEnum):
@@ -71,6 +72,7 @@ class Compacted:
     report: CompactionReport
 
 
+@own_torch_defaults()
 def compact(checkpoint: Checkpoint) -> Compacted:
     """Build a checkpoint's network without idle neurons and heads; the residual stream keeps its width.
 

@@ -44,9 +44,10 @@ def share_times(clocks: dict[str, Clock], known: Sequence[str] = ()) -> CommonTi
         return CommonTimes(model.times, model.rows, frequency, dict.fromkeys(clocks, whole), findings)
 
     base = model if 2 * shared >= len(clocks) else _union([*clocks.values()])
-    if frequency_of(base, known)[0] is None:
-        base = max(clocks.values(), key=lambda clock: len(clock.times))
     frequency, findings = frequency_of(Clock(base.times, base.rows), known)
+    if frequency is None:
+        base = max(clocks.values(), key=lambda clock: len(clock.times))
+        frequency, findings = frequency_of(Clock(base.times, base.rows), known)
     if frequency is None:
         spans = {name: Part(0, len(base.times) if clock is base else 0) for name, clock in clocks.items()}
         return CommonTimes(base.times, base.rows, None, spans, findings)

@@ -82,14 +82,15 @@ def raw_from_frame(frame: pd.DataFrame) -> RawTable:
 
 
 def _name_of_index(frame: pd.DataFrame) -> str:
-    columns = {str(column).strip().lower() for column in frame.columns}
-    name = frame.index.name
-    if name is None:
-        name = next((name for name in ("time", *TIME_NAMES) if name not in columns), "index")
-    if str(name).strip().lower() in columns:
+    columns = {str(column).strip() for column in frame.columns}
+    if frame.index.name is None:
+        lower = {column.lower() for column in columns}
+        return next((name for name in ("time", *TIME_NAMES) if name not in lower), "index")
+    name = str(frame.index.name)
+    if name.strip() in columns:
         raise unreadable_table(
-            f"the index and a column are both called {str(name)!r}; rename one, or give the column alone with "
+            f"the index and a column are both called {name!r}; rename one, or give the column alone with "
             "reset_index(drop=True)",
-            column=str(name),
+            column=name,
         )
-    return str(name)
+    return name

@@ -14,10 +14,12 @@ import pandas as pd
 from pals_core.data.files import raw_from_file
 from pals_core.data.grid import grid, step_numbers
 from pals_core.data.parse import ParsedTable, parse
-from pals_core.data.profile import FindingCode, Layout
-from pals_core.data.raw import RawTable, raw_from_frame
+from pals_core.data.profile import Finding, FindingCode, Layout
+from pals_core.data.raw import LONG_VALUE, RawTable, raw_from_frame
 from pals_core.data.split import Part
 from pals_core.errors import InvalidSpec, InvalidTable, Problem, listed
+
+_LONGEST_NOTE = 1000  # characters; names of columns may have any length
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def table_of(
         return read(columns, where_there, frequencies)
     except InvalidSpec as missing:
         try:
-            return read()
+            return read(frequencies=frequencies)
         except InvalidTable:
             raise missing from None
 
@@ -165,13 +167,19 @@ def _table(
 
 def _notes(parsed: ParsedTable, wanted: Sequence[str], *, chosen: bool) -> tuple[str, ...]:
     """Return what concerns the columns `wanted`, or the times; what is left out, unless it was not `chosen`."""
-    telling = {FindingCode.TIMES_CONVERTED_TO_UTC, FindingCode.DECIMAL_COMMA}
-    return tuple(
-        f"{finding.message}; {finding.remedy}"
-        for finding in parsed.findings
-        if (finding.code in telling and (finding.column is None or finding.column in wanted))
-        or (finding.code is FindingCode.IGNORED_COLUMN and not chosen)
-    )
+    read = {None, *wanted, *((LONG_VALUE,) if parsed.layout is Layout.LONG else ())}
+    found: dict[FindingCode, list[Finding]] = {}
+    for finding in parsed.findings:
+        told = (
+            finding.code in (FindingCode.TIMES_CONVERTED_TO_UTC, FindingCode.DECIMAL_COMMA) and finding.column in read
+        )
+        if told or (finding.code is FindingCode.IGNORED_COLUMN and not chosen):
+            found.setdefault(finding.code, []).append(finding)
+    notes = []
+    for first, *others in found.values():
+        more = f"; so have {listed([str(other.column) for other in others])}" if others else ""
+        notes.append(f"{first.message}{more}; {first.remedy}"[:_LONGEST_NOTE])
+    return tuple(notes)
 
 
 def _on_grid(parsed: ParsedTable, frequency: str, names: Sequence[str]) -> Table:

@@ -19,6 +19,7 @@ from pals_core.errors import ExportFailed, pointer_of
 from pals_core.evaluation.document import Evaluation
 from pals_core.export.card_pictures import draw_density, draw_errors
 from pals_core.spec import Split
+from pals_core.torch_defaults import own_torch_defaults
 
 PAGE, DENSITY, ERRORS = "README.md", "density.png", "errors.png"
 _SHOWN_COLUMNS = 20
@@ -26,6 +27,7 @@ _SHOWN_COLUMNS = 20
 _MARKDOWN = re.compile(r"([\\`*_\[\]#|<>~&$])")
 
 
+@own_torch_defaults()
 def model_card(
     checkpoint_path: str | Path, output_dir: str | Path, *, evaluation: str | Path | Mapping[str, Any] | None = None
 ) -> Path:

@@ -23,6 +23,7 @@ from pals_core.data.lengths import WindowLengths, window_lengths
 from pals_core.errors import ExportFailed
 from pals_core.export.interface import OriginalUnits, ScaledUnits, Units, network_inputs
 from pals_core.export.real_fourier import make_real, matrix_bytes
+from pals_core.torch_defaults import own_torch_defaults
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -46,6 +47,7 @@ class OnnxExport:
     max_difference: float  # between forecasts of onnxruntime and PyTorch, in scaled units
 
 
+@own_torch_defaults()
 def export_onnx(
     checkpoint_path: str | Path,
     output_path: str | Path,

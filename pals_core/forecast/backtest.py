@@ -5,6 +5,7 @@ Shapes: C columns of a window, E columns, or pooled series.
 
 from __future__ import annotations
 
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,12 @@ def backtest(
 
     `table` has the columns of the training, of a pooled one some of its series, at its frequency or the one it was
     resampled from. The first step that is forecast is the first from `start` on that has input_len steps and a season
-    before it. Each forecast is the network's horizon long, and reads what had come by then: with `stride` 1 this is
-    what the evaluation at a training's end does over the test part. The scaling, MASE's denominators and the widths of
-    the intervals are the checkpoint's. Missing values are treated as in one part of a split: `interpolate` fills a gap
-    from both its sides. Raises InvalidCheckpoint, InvalidTable for a table that cannot be read, InvalidForecastInput
-    for one that does not fit, and FileNotFoundError.
+    before it; a `start` with a time zone is taken in UTC, as a table's times are. Each forecast is the network's
+    horizon long, and reads what had come by then: with `stride` 1 this is what the evaluation at a training's end does
+    over the test part. The scaling, MASE's denominators and the widths of the intervals are the checkpoint's. Missing
+    values are treated as in one part of a split: `interpolate` fills a gap from both its sides. Raises
+    InvalidCheckpoint, InvalidTable for a table that cannot be read, InvalidForecastInput for one that does not fit, and
+    FileNotFoundError.
     """
     if not is_whole(stride) or stride < 1:
         raise invalid_input(f"stride is {stride!r}; it must be a whole number of at least 1")
@@ -90,13 +92,18 @@ def backtest(
 
 def _time_of(start: str | pd.Timestamp) -> pd.Timestamp:
     """Return a time as tables have it: without a zone, in UTC where it had one."""
+    wrong = invalid_input(f"start is {start!r}, which is no time; write it like 2024-01-31 13:00")
+    if isinstance(start, Real):
+        raise wrong
     try:
         time = pd.Timestamp(start)
+        if pd.isna(time):
+            raise wrong
+        if time.tzinfo is not None:
+            time = time.tz_convert("UTC").tz_localize(None)
+        return time.ceil("us").as_unit("us")
     except (ValueError, TypeError, OverflowError) as error:
-        raise invalid_input(f"start is {start!r}, which is no time; write it like 2024-01-31 13:00") from error
-    if pd.isna(time):
-        raise invalid_input("start is not a time; leave it out, or write it like 2024-01-31 13:00")
-    return time if time.tzinfo is None else time.tz_convert("UTC").tz_localize(None)
+        raise wrong from error
 
 
 def _first_row(group: Table, season: int, input_len: int, start: pd.Timestamp | None) -> int:

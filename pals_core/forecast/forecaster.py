@@ -132,7 +132,7 @@ class Forecaster:
         `horizon` is how many steps, the network's unless given; beyond these it goes on from its own forecasts, in
         whole horizons, so that `future` must reach to the end of the last. `levels`, in per cent, are those of the
         prediction intervals: 80 and 95 where the checkpoint has them unless given, none of them when empty. Raises
-        InvalidForecastInput.
+        InvalidForecastInput, and FileNotFoundError without the file.
         """
         data = self.header.spec.data
         steps = self._lengths.horizon if horizon is None else horizon
@@ -171,7 +171,9 @@ class Forecaster:
     def _whole_horizons(self, steps: int) -> int:
         """Return the steps of as many whole horizons as `steps` need."""
         most = MAX_HORIZONS * self._lengths.horizon
-        if not is_whole(steps) or not 1 <= steps <= most:
+        if not is_whole(steps):
+            raise _wrong_field("horizon", f"horizon is {steps!r}; it must be a whole number of steps")
+        if not 1 <= steps <= most:
             raise _wrong_field("horizon", f"horizon is {steps}; this model forecasts 1 to {most} steps")
         return math.ceil(steps / self._lengths.horizon) * self._lengths.horizon
 
@@ -180,12 +182,12 @@ class Forecaster:
         calibration, horizon = self.header.calibration, self._lengths.horizon
         if levels is None:
             return default_widths(calibration, horizon)
-        if not isinstance(levels, Sequence | np.ndarray) or isinstance(levels, str):
+        if isinstance(levels, str) or np.ndim(levels) != 1:
             raise _wrong_field("levels", f"levels is {levels!r}; give a list of them, in per cent, such as [80, 95]")
         widths: dict[float, npt.NDArray[np.float64]] = {}
         for place, level in enumerate(levels):
-            if not isinstance(level, Real) or not 0 < level < 100:
-                raise _wrong_field(f"levels/{place}", f"a level is in per cent, above 0 and below 100, not {level}")
+            if not isinstance(level, Real) or isinstance(level, bool) or not 0 < level < 100:
+                raise _wrong_field(f"levels/{place}", f"a level is in per cent, above 0 and below 100, not {level!r}")
             if calibration is None:
                 message = "the checkpoint has no calibration; only the best one of a training that ended has one"
                 raise _wrong_field("levels", f"{message}; leave levels out")

@@ -11,12 +11,9 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import ValidationError
 
-from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.data.raw import TIME_NAMES
-from pals_core.data.table import Table
-from pals_core.errors import InvalidForecastInput, InvalidTable, Problem, pointer_of
+from pals_core.errors import InvalidForecastInput, Problem, pointer_of
 from pals_core.forecast.forecaster import Forecaster, load_forecaster
-from pals_core.forecast.recent import not_fitting, table_for
 from pals_core.forecast.rows import ForecastRows
 from pals_core.spec.problems import sentence_of
 
@@ -42,9 +39,8 @@ def forecast_json(
     forecaster = load(path)
     recent = None if rows is None else _frame(rows, "")
     ahead = None if future is None else _frame(future, "/future")
-    read = None if table is None else _read(table, forecaster.header, series)
     forecast = forecaster.forecast(
-        recent if read is None else read, ahead, series=series, horizon=horizon, levels=levels
+        recent if table is None else table, ahead, series=series, horizon=horizon, levels=levels
     )
     return {
         "columns": list(forecast.columns),
@@ -65,13 +61,6 @@ def _by_column(columns: Sequence[str], values: npt.NDArray[np.float64]) -> dict[
     cells = values.astype(object)
     cells[np.isnan(values)] = None
     return {name: cells[:, position].tolist() for position, name in enumerate(columns)}
-
-
-def _read(table: Path, header: CheckpointHeader, series: Sequence[str] | None) -> Table:
-    try:
-        return table_for(header, table, series)
-    except InvalidTable as error:
-        raise not_fitting(error) from error
 
 
 def _frame(rows: Mapping[str, Any], pointer: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pals_core.checkpoint.header import CheckpointHeader
-from pals_core.data.grid import is_consecutive
+from pals_core.data.grid import are_steps, is_consecutive
 from pals_core.data.groups import grouped
 from pals_core.data.lengths import window_lengths
 from pals_core.data.missing import fill_rows
@@ -110,6 +110,8 @@ def fitting(
     slow = is_consecutive(table.times, header.frequency)
     if not slow and (header.resampled_from is None or not is_consecutive(table.times, header.resampled_from)):
         usual = header.frequency + (f", made from {header.resampled_from}" if header.resampled_from else "")
+        if are_steps(table.times, header.frequency):
+            usual += "; rows that are missing between them cannot be told from a slower series, so add them, left empty"
         raise invalid_input(f"the recent values are {table.frequency} steps; the model was trained on {usual}")
     if not data.pooled and len(set(table.spans)) > 1:
         raise invalid_input("the columns begin or end at different times; give all of them the same times")

@@ -18,6 +18,7 @@ from pals_core.errors import InvalidCheckpoint, InvalidTable, Problem
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import origins_of_test
 from pals_core.evaluation.seasonal import learn_season
+from pals_core.torch_defaults import own_torch_defaults
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.forward import ForwardPass
 
@@ -25,6 +26,7 @@ DENSE_KEY = "pals_dense"
 _CPU = torch.device("cpu")
 
 
+@own_torch_defaults()
 def in_precision(checkpoint: Checkpoint, precision: StoredPrecision, series: Table | None = None) -> Checkpoint:
     """Return the network with its active values rounded to `precision`.
 

@@ -97,6 +97,7 @@ class StateFiles:
         write_tensors(path, STATE_KEY, header.model_dump_json(), tensors)
         self._kept = [*(kept for kept in self._kept if kept != path), path][-2:]
         self._own.add(path)
+        self._foreign.discard(path)  # another training's file of the same step, which this one has replaced
         self._remove_all_but(self._kept)
         self._saved_at = time.monotonic()
         self.asked_for = False
@@ -127,6 +128,7 @@ class StateFiles:
             checkpoints.save(state.model, state.packed_masks(), state.epochs)
         if path.parent.resolve() == self.folder.resolve():
             self._kept = [self.folder / path.name]
+            self._own.update(self._kept)
         warnings = differences(header.surroundings, self.surroundings)
         self.reproducible = self.reproducible and header.reproducible and not warnings
         return warnings

@@ -53,7 +53,6 @@ def train(
     if problems := check(resolved, profile):
         raise InvalidSpec(problems[0].message, tuple(problems))
     folder = Path(tempfile.mkdtemp(prefix="pals-") if output_dir is None else output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
 
     best: CheckpointSaved | None = None
     finished: Finished | None = None

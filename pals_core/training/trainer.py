@@ -21,9 +21,9 @@ from pals_core.training.state_files import StateFiles, threads_of
 class Trainer:
     """Trains one forecaster. Knows nothing of jobs, queues or HTTP.
 
-    `spec` is resolved. Checkpoints are written into `output_dir`, which must exist. `device` (`auto`, `cpu` or `cuda`)
-    overrides the spec's; `threads` sets torch's CPU threads for the process. On the CPU, the same spec, table and
-    thread count give the same files, bit for bit.
+    `spec` is resolved. Checkpoints are written into `output_dir`, which is made if need be. `device` (`auto`, `cpu` or
+    `cuda`) overrides the spec's; `threads` sets torch's CPU threads for the process. On the CPU, the same spec, table
+    and thread count give the same files, bit for bit.
 
     With `save_states` a state file is written at every epoch's end. With `state_interval_seconds` it is also written
     within an epoch, after the first step at which so many have passed since the last one, and at an epoch's end only if
@@ -111,6 +111,7 @@ class Trainer:
             save_states=self.save_states,
             micro_batches=self.micro_batches,
         )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
         self._states = loop.states
         try:
             yield from loop.run(self.resume_from)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,10 +12,16 @@ import pytest
 import torch
 
 from pals_core import backtest
+from pals_core.checkpoint.file import read_checkpoint, write_checkpoint
+from pals_core.checkpoint.header import StoredPrecision
+from pals_core.compaction.compact import compact
 from pals_core.data.table import Table
+from pals_core.export.card import model_card
+from pals_core.export.onnx import export_onnx
 from pals_core.forecast.forecaster import load_forecaster
 from pals_core.spec import Spec
 from pals_core.torch_defaults import own_torch_defaults
+from pals_core.training.conversion import in_precision
 from pals_core.training.trainer import Trainer
 from tests.core.training.small_training import MODEL_NAMES, make_spec, one_thread, series, small_model
 
@@ -31,6 +38,12 @@ def double_precision() -> Iterator[None]:
 
 
 @contextmanager
+def automatic_casts() -> Iterator[None]:
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+
+
+@contextmanager
 def another_device() -> Iterator[None]:
     torch.set_default_device("meta")
     try:
@@ -42,6 +55,7 @@ def another_device() -> Iterator[None]:
 SETTINGS: tuple[Callable[[], AbstractContextManager[object]], ...] = (
     double_precision,
     another_device,
+    automatic_casts,
     torch.inference_mode,
     torch.no_grad,
 )
@@ -55,7 +69,6 @@ def test_training_loading_and_forecasting_are_the_same_under_any(
     forecasts = []
     for place, setting in enumerate((own_torch_defaults, *SETTINGS)):
         folder = tmp_path / str(place)
-        folder.mkdir()
         with setting():
             list(Trainer(spec, series, folder).run())
             forecaster = load_forecaster(folder / "epoch-001.pals.safetensors")
@@ -80,6 +93,57 @@ def test_a_backtest_is_the_same(
     assert found == backtest(path, series, stride=20)
 
 
+@pytest.mark.parametrize("name", ["nstransformer", "dlinear", "fedformer"])
+def test_what_is_made_of_a_checkpoint_is_the_same(
+    name: str, series: Table, make_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    list(Trainer(make_spec(model=small_model(name), training={"epochs": 1}), series, tmp_path).run())
+    path = tmp_path / "epoch-001.pals.safetensors"
+
+    def made(place: str) -> tuple[dict[str, bytes], bytes, bytes]:
+        export_onnx(path, tmp_path / f"{place}.onnx")
+        card = model_card(path, tmp_path / place)
+        smaller = compact(read_checkpoint(path)).model.state_dict()
+        assert not any(weight.is_inference() for weight in smaller.values())
+        weights = {name: weight.resolve_conj().numpy().tobytes() for name, weight in smaller.items()}
+        write_precision(path, tmp_path / f"{place}.pals.safetensors")
+        return weights, (tmp_path / f"{place}.onnx").read_bytes(), card.read_bytes()
+
+    usual = made("usual")
+    for place, setting in enumerate(SETTINGS):
+        with setting():
+            assert made(str(place)) == usual, setting
+    files = {file.read_bytes() for file in tmp_path.glob("*.pals.safetensors") if not file.name.startswith("epoch")}
+    assert len(files) == 1
+
+
+def write_precision(path: Path, output: Path) -> None:
+    write_checkpoint(output, in_precision(read_checkpoint(path), StoredPrecision.INT8))
+
+
+def test_of_several_threads_the_last_gives_the_default_back() -> None:
+    inside, leave = threading.Barrier(3), [threading.Event(), threading.Event()]
+    seen = []
+
+    def work(number: int) -> None:
+        with own_torch_defaults():
+            inside.wait()
+            leave[number].wait()
+            seen.append(torch.get_default_dtype())
+
+    with double_precision():
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        inside.wait()
+        for event, thread in zip(leave, threads, strict=True):
+            assert torch.get_default_dtype() is torch.float32
+            event.set()
+            thread.join()
+        assert torch.get_default_dtype() is torch.float64
+    assert seen == [torch.float32] * 2
+
+
 def test_the_callers_settings_come_back_even_after_an_error() -> None:
     def fail() -> None:
         with own_torch_defaults():
@@ -87,11 +151,13 @@ def test_the_callers_settings_come_back_even_after_an_error() -> None:
             assert torch.empty(1).device.type == "cpu"
             assert torch.is_grad_enabled()
             assert not torch.is_inference_mode_enabled()
+            assert not torch.is_autocast_enabled("cpu")
             raise ValueError
 
-    with double_precision(), another_device(), torch.inference_mode():
+    with double_precision(), another_device(), automatic_casts(), torch.inference_mode():
         with pytest.raises(ValueError):
             fail()
         assert torch.get_default_dtype() is torch.float64
         assert torch.empty(1).device.type == "meta"
         assert torch.is_inference_mode_enabled()
+        assert torch.is_autocast_enabled("cpu")

@@ -114,6 +114,7 @@ def test_an_index_and_a_column_of_one_name_are_refused() -> None:
     frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=4), "a": [1.0, 2, 3, 5]})
     with pytest.raises(InvalidTable, match="both called 'date'"):
         Table.from_frame(frame.set_index("date", drop=False))
+    assert Table.from_frame(frame.rename(columns={"date": "t", "a": "T"}).set_index("t")).columns == ("T",)
 
 
 def test_an_index_without_a_name_gets_one_that_no_column_has() -> None:
@@ -146,3 +147,27 @@ def test_a_table_keeps_what_was_read_otherwise_or_left_out() -> None:
     chosen = Table.from_frame(frame, ["a"])
     assert chosen.notes == (zone,)
     assert chosen.select(["a"]).notes == (zone,)
+
+
+def test_what_many_columns_have_in_common_is_one_short_note(write: Write) -> None:
+    names = [f"column {number} {'x' * 200}" for number in range(30)]
+    texts = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=3), "a": [1.0, 2, 3]})
+    (note,) = Table.from_frame(texts.assign(**dict.fromkeys(names, "text"))).notes
+    assert note.startswith(f"column '{names[0]}' is left out")
+    assert "column 1 " in note
+    assert len(note) <= 1000
+
+    wide = write("date;a;b;c\n2024-01-01;1,5;2,5;x\n2024-01-02;1,5;2,5;x\n2024-01-03;1,5;2,5;x\n")
+    commas, left_out = read_table(wide).notes
+    assert "'a' has decimal commas" in commas
+    assert "; so have b;" in commas
+    assert "'c' is left out" in left_out
+    (of_b,) = read_table(wide, ["b"]).notes
+    assert "'b' has decimal commas" in of_b
+
+
+def test_the_commas_of_a_long_table_are_noted(write: Write) -> None:
+    rows = [f"{name};2024-01-0{day};{day},5" for name in ("u", "v") for day in range(1, 5)]
+    table = read_table(write("\n".join(["unique_id;ds;y", *rows])))
+    assert table.values[0].tolist() == [1.5, 1.5]
+    assert ["decimal commas" in note for note in table.notes] == [True]

@@ -174,7 +174,8 @@ def test_a_start_with_a_zone_is_that_moment(best_checkpoint: Path, series: Table
     ("wrong", "message"),
     [
         ({"start": "soon"}, "start is 'soon'"),
-        ({"start": pd.NaT}, "start is not a time"),
+        ({"start": pd.NaT}, "start is NaT"),
+        ({"start": 5}, "start is 5"),
         ({"start": [1]}, "which is no time"),
         ({"stride": 1.5}, "stride is 1.5"),
         ({"stride": 0}, "stride is 0"),

@@ -102,7 +102,7 @@ def without(frame: pd.DataFrame, row: int) -> pd.DataFrame:
         pytest.param(lambda frame: frame.iloc[:11], "12 time steps .* 11 were", id="too few rows"),
         pytest.param(lambda frame: frame.iloc[:1], "12 time steps .* 1 were", id="one row"),
         pytest.param(lambda frame: frame.drop(columns="calm"), "'calm' is missing", id="a column less"),
-        pytest.param(lambda frame: frame.iloc[::2], "2D steps", id="another frequency"),
+        pytest.param(lambda frame: frame.iloc[::2], "2D steps.* add them, left empty", id="another frequency"),
         pytest.param(lambda frame: frame.drop(index=frame.index[-3]), "misses", id="a missing step"),
         pytest.param(lambda frame: without(frame, -2), "misses 1 values", id="a missing value"),
         pytest.param(lambda frame: frame.iloc[::-1], ".", id="backwards"),
@@ -154,12 +154,14 @@ def test_rows_that_are_absent_are_filled_as_in_training(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"horizon": 2.5}, "horizon is 2.5"),
-        ({"horizon": "3"}, "horizon is 3"),
-        ({"horizon": True}, "horizon is True"),
+        ({"horizon": 2.5}, "horizon is 2.5; it must be a whole number"),
+        ({"horizon": "3"}, "horizon is '3'; it must be a whole number"),
+        ({"horizon": True}, "horizon is True; it must be a whole number"),
         ({"levels": 80}, "levels is 80; give a list"),
         ({"levels": "80"}, "levels is '80'; give a list"),
-        ({"levels": ["80"]}, "not 80"),
+        ({"levels": np.array(80.0)}, "give a list"),
+        ({"levels": ["80"]}, "not '80'"),
+        ({"levels": [True]}, "not True"),
         ({"levels": [0.0]}, "not 0"),
     ],
     ids=str,
@@ -172,6 +174,7 @@ def test_wrong_numbers_are_refused(forecaster: Forecaster, wrong: dict[str, Any]
 def test_numbers_may_be_numpys(forecaster: Forecaster) -> None:
     asked = forecaster.forecast(horizon=np.int64(2), levels=np.array([80.0]))
     assert np.array_equal(asked.values, forecaster.forecast(horizon=2, levels=[80]).values)
+    assert [interval.level for interval in forecaster.forecast(levels=pd.Series([80, 90])).intervals] == [80, 90]
 
 
 def test_json_in_json_out(best_checkpoint: Path, forecaster: Forecaster, series: Table) -> None:

@@ -130,6 +130,21 @@ def test_states_of_another_training_in_the_folder_are_left_alone(
     assert {path.name for path in tmp_path.glob("state-*")} == {"state-999999999.safetensors"}
 
 
+def test_of_another_trainings_states_one_that_is_replaced_is_removed_in_the_end(
+    short: Table, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    first, second = (
+        make_spec(model="dlinear", training={"epochs": 3, "batch_size": 20, "seed": seed}) for seed in (1, 2)
+    )
+    states = (event for event in Trainer(first, short, tmp_path).run() if isinstance(event, StateSaved))
+    next(states), next(states)
+    assert len(list(tmp_path.glob("state-*"))) == 2
+
+    list(Trainer(second, short, tmp_path).run())
+
+    assert not list(tmp_path.glob("state-*"))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"threads": 0}, {"micro_batches": 0}, {"micro_batches": -1}, {"dataset_sha256": "5e"}], ids=str
 )
