@@ -36,6 +36,7 @@ from pals_core.data.windows import WindowSet, make_windows
 from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.decision import Best, decide, updated_best
 from pals_core.spec import PalsMethodSpec, Spec
+from pals_core.training.batch_order import BatchOrder
 from pals_core.training.learning_rate import learning_rate_at
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -60,18 +61,17 @@ class WindowDataset(Dataset[Sample]):
         return self.values[index:end], self.values[seed:last], self.marks[index:end], self.marks[seed:last]
 
 
-class Shuffled(Sampler[int]):
-    """Windows in an order drawn anew for each epoch, of a seed the one in which pals_core's trainer takes them."""
+class Batches(Sampler[list[int]]):
+    """The batches of an epoch, drawn anew each time: of a seed those in which pals_core's trainer takes the windows."""
 
-    def __init__(self, windows: int, seed: int) -> None:
-        self.windows = windows
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, order: BatchOrder) -> None:
+        self.order = order
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(torch.randperm(self.windows, generator=self.generator).tolist())
+    def __iter__(self) -> Iterator[list[int]]:
+        return (indices.tolist() for indices in self.order.rest_of_epoch(0, torch.device("cpu")))
 
     def __len__(self) -> int:
-        return self.windows
+        return self.order.steps_per_epoch
 
 
 @dataclass
@@ -111,8 +111,8 @@ class ReferenceLoop:
                 (windows.test, parts.test),
             )
         )
-        shuffled = Shuffled(len(train), spec.training.seed)
-        self.train = DataLoader(train, batch_size=batch, sampler=shuffled, drop_last=True)
+        batches = Batches(BatchOrder(len(train), batch, spec.training.seed))
+        self.train = DataLoader(train, batch_sampler=batches)
         self.validation = DataLoader(validation, batch_size=batch)
         self.test = DataLoader(test, batch_size=batch)
 
