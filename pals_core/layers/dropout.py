@@ -30,11 +30,28 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu" or self.p > MOST_DRAWN_ONE_BY_ONE:
-            return F.dropout(x, self.p)
-        return _Dropped.apply(x, self.p)  # type: ignore[no-untyped-call, no-any-return]
+        if self.draws_places(x):
+            return _Dropped.apply(x, self.p)  # type: ignore[no-untyped-call, no-any-return]
+        return F.dropout(x, self.p) if self.training and self.p > 0 else x
+
+    def draws_places(self, x: Tensor) -> bool:
+        """Return whether places of `x` are drawn: in training, on a CPU, for a share that is not too large."""
+        return self.training and 0 < self.p <= MOST_DRAWN_ONE_BY_ONE and x.device.type == "cpu"
+
+    def added(self, x: Tensor, addend: Tensor, scale: float = 1.0) -> Tensor:
+        """Return x + scale · dropout(addend), both of one shape; where places are drawn, in one pass but for these."""
+        if self.draws_places(addend):
+            return _Added.apply(x, addend, self.p, scale)  # type: ignore[no-untyped-call, no-any-return]
+        return torch.add(x, self(addend), alpha=scale)
+
+    def of_gelu(self, x: Tensor) -> tuple[Tensor, float]:
+        """Return exact gelu of `x`, elements dropped, and what is left to multiply it by.
+
+        Where places are drawn that factor is not multiplied in, but left to a later product, which may be smaller.
+        """
+        if self.draws_places(x):
+            return _DroppedGelu.apply(x, self.p), 1 / (1 - self.p)  # type: ignore[no-untyped-call]
+        return self(F.gelu(x)), 1.0
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -46,12 +63,41 @@ class _Dropped(torch.autograd.Function):
         places = _drawn(x.numel(), -math.log1p(-p))
         ctx.save_for_backward(places)
         ctx.scale = 1 / (1 - p)
-        return _without(x, places, ctx.scale)
+        return _without(x * ctx.scale, places)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (places,) = ctx.saved_tensors
-        return _without(gradients[0], places, ctx.scale), None
+        return _without(gradients[0] * ctx.scale, places), None
+
+
+class _Added(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, addend: Tensor, p: float, scale: float) -> Tensor:
+        places = _drawn(addend.numel(), -math.log1p(-p))
+        ctx.save_for_backward(places)
+        ctx.scale = scale / (1 - p)
+        summed = torch.add(x, addend, alpha=ctx.scale).contiguous()
+        summed.view(-1)[places] = x.take(places).to(summed.dtype)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradients[0], _without(gradients[0] * ctx.scale, places), None, None
+
+
+class _DroppedGelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        places = _drawn(x.numel(), -math.log1p(-p))
+        ctx.save_for_backward(x, places)
+        return _without(F.gelu(x), places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        x, places = ctx.saved_tensors
+        return _without(torch.ops.aten.gelu_backward(gradients[0], x), places), None
 
 
 def _drawn(elements: int, mean: float) -> Tensor:
@@ -67,8 +113,8 @@ def _drawn(elements: int, mean: float) -> Tensor:
     return torch.from_numpy(places if elements % block == 0 else places[places < elements])
 
 
-def _without(x: Tensor, places: Tensor, scale: float) -> Tensor:
-    """`x` times `scale`, and 0 at those places of it in row-major order."""
-    scaled = (x * scale).contiguous()
-    scaled.view(-1)[places] = 0
-    return scaled
+def _without(fresh: Tensor, places: Tensor) -> Tensor:
+    """`fresh`, which nobody else reads, with 0 at those places of it in row-major order."""
+    fresh = fresh.contiguous()
+    fresh.view(-1)[places] = 0
+    return fresh

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pals_core.layers.dropout import Dropout
 
 
 class FeedForward(nn.Module):
-    """Linear D → d_ff, exact gelu, dropout, Linear d_ff → D, dropout: [..., D] to [..., D].
+    """x + dropout(Linear(dropout(gelu(Linear(x))))), D → d_ff → D with the exact gelu: [..., D] to [..., D].
 
     Published as a pair of 1×1 convolutions over time, which are these linear layers.
     """
@@ -21,4 +22,10 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.contract(self.dropout(self.activation(self.expand(x)))))  # type: ignore[no-any-return]
+        hidden = self.expand(x)
+        if not self.training:
+            return x + self.contract(self.activation(hidden))  # type: ignore[no-any-return]
+        # What dropout multiplies the wide layer by is left to the sum, which is narrow: bias/factor · factor is bias.
+        hidden, factor = self.dropout.of_gelu(hidden)
+        bias = None if self.contract.bias is None else self.contract.bias / factor
+        return self.dropout.added(x, F.linear(hidden, self.contract.weight, bias), factor)

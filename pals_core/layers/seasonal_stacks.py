@@ -36,8 +36,8 @@ class SeasonalEncoderLayer(nn.Module):
         self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, _ = decompose(x + self.dropout(self.attention(x, x)), self.moving_avg)
-        x, _ = decompose(x + self.feed_forward(x), self.moving_avg)
+        x, _ = decompose(self.dropout.added(x, self.attention(x, x)), self.moving_avg)
+        x, _ = decompose(self.feed_forward(x), self.moving_avg)
         return x
 
 
@@ -78,9 +78,9 @@ class SeasonalDecoderLayer(nn.Module):
         self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        x, first = decompose(x + self.dropout(self.self_attention(x, x)), self.moving_avg)
-        x, second = decompose(x + self.dropout(self.cross_attention(x, encoded)), self.moving_avg)
-        x, third = decompose(x + self.feed_forward(x), self.moving_avg)
+        x, first = decompose(self.dropout.added(x, self.self_attention(x, x)), self.moving_avg)
+        x, second = decompose(self.dropout.added(x, self.cross_attention(x, encoded)), self.moving_avg)
+        x, third = decompose(self.feed_forward(x), self.moving_avg)
         trend: Tensor = self.trend((first + second + third).transpose(1, 2))
         return x, trend.transpose(1, 2)
 

@@ -46,8 +46,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, destationarisation: Destationarisation | None = None) -> Tensor:
         attended = self.attention(x, x, **_given(destationarisation))
-        x = self.attention_norm(x + self.dropout(attended))
-        return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
+        x = self.attention_norm(self.dropout.added(x, attended))
+        return self.feed_forward_norm(self.feed_forward(x))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
@@ -93,10 +93,10 @@ class DecoderLayer(nn.Module):
         tau_alone = None if destationarisation is None else Destationarisation(destationarisation.tau)
         asking = last if self.cross_attention.queries_are_independent else x.shape[1]
         attended = self.self_attention(x, x, causal=True, last=asking, **_given(tau_alone))
-        x = self.self_attention_norm(x[:, -asking:] + self.dropout(attended))
+        x = self.self_attention_norm(self.dropout.added(x[:, -asking:], attended))
         attended = self.cross_attention(x, encoded, last=last, **_given(destationarisation))
-        x = self.cross_attention_norm(x[:, -last:] + self.dropout(attended))
-        return self.feed_forward_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
+        x = self.cross_attention_norm(self.dropout.added(x[:, -last:], attended))
+        return self.feed_forward_norm(self.feed_forward(x))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):

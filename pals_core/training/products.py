@@ -80,6 +80,12 @@ class _Linear(torch.autograd.Function):
         of_rows, of_weight, of_bias = ctx.needs_input_grad
         return (
             linear_by_onednn(gradient, weight.t(), None) if of_rows else None,
-            linear_by_onednn(gradient.t(), rows.t(), None) if of_weight else None,
+            linear_by_onednn(_transposed(gradient), rows.t(), None) if of_weight else None,
             gradient.sum(0) if of_bias else None,
         )
+
+
+def _transposed(matrix: Tensor) -> Tensor:
+    """Return the matrix, [N, O], as rows of its columns, [O, N]: the product wants rows, and to copy them PyTorch takes
+    one thread, oneDNN all."""
+    return torch.ops.aten._mkldnn_transpose(matrix.to_mkldnn(), 0, 1).to_dense()  # type: ignore[no-any-return]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from pals_core.layers.dropout import Dropout
+from pals_core.layers.feed_forward import FeedForward
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
@@ -62,6 +64,8 @@ def test_evaluation_and_no_dropout_draw_nothing_and_return_the_input() -> None:
     before = torch.get_rng_state()
     assert Dropout(0.5).eval()(x) is x
     assert Dropout(0.0)(x) is x
+    assert torch.equal(Dropout(0.5).eval().added(x, x), x + x)
+    assert torch.equal(Dropout(0.5).eval().of_gelu(x)[0], F.gelu(x))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -78,3 +82,55 @@ def test_the_same_seed_drops_the_same_on_any_number_of_threads() -> None:
         torch.set_num_threads(threads)
     assert torch.equal(*outputs)
     assert not torch.equal(Dropout(0.1)(x), outputs[0])
+
+
+@pytest.mark.parametrize("p", [0.05, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_added_is_dropped_or_scaled_and_gradients_follow_it(p: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(4)
+    whole = torch.rand(7, 50, 31, dtype=dtype).requires_grad_()
+    addend = (torch.rand(7, 40, 31, dtype=dtype) + 1).requires_grad_()
+    x = whole[:, -40:]  # its rows do not follow one another in memory
+    output = Dropout(p).added(x, addend, 3.0)
+    scale = 3.0 / (1 - p)
+    kept = output != x
+    assert abs(kept.double().mean() - (1 - p)) < 6 * (p * (1 - p) / kept.numel()) ** 0.5
+    torch.testing.assert_close(output, torch.where(kept, x + addend * scale, x))
+    output.sum().backward()
+    assert whole.grad is not None
+    assert addend.grad is not None
+    assert torch.equal(whole.grad, torch.cat((torch.zeros(7, 10, 31), torch.ones(7, 40, 31)), dim=1).to(dtype))
+    torch.testing.assert_close(addend.grad, torch.where(kept, scale, 0.0).to(dtype))
+
+
+@pytest.mark.parametrize("p", [0.05, 0.9])
+def test_a_dropped_gelu_is_gelu_and_dropout(p: float) -> None:
+    x = torch.linspace(-4, 4, 999).requires_grad_()
+    torch.manual_seed(5)
+    activated, factor = Dropout(p).of_gelu(x)
+    torch.manual_seed(5)
+    expected = Dropout(p)(F.gelu(x))
+    torch.testing.assert_close(activated * factor, expected)
+    gradients = [torch.autograd.grad(output.sum(), x)[0] for output in (activated * factor, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.9])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_feed_forward_pair_is_the_sum_that_it_stands_for(p: float, bias: bool) -> None:
+    torch.manual_seed(6)
+    pair, x = FeedForward(12, 48, p, bias=bias), torch.randn(5, 9, 12, requires_grad=True)
+    tensors = (x, *pair.parameters())
+
+    def by_hand() -> torch.Tensor:
+        return x + pair.dropout(pair.contract(pair.dropout(F.gelu(pair.expand(x)))))
+
+    for mode in (True, False):
+        pair.train(mode)
+        outputs, gradients = [], []
+        for run in (lambda: pair(x), by_hand):
+            torch.manual_seed(7)
+            outputs.append(run())
+            gradients.append(torch.autograd.grad(outputs[-1].square().sum(), tensors))
+        torch.testing.assert_close(*outputs)
+        torch.testing.assert_close(*gradients)
