@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pals_core.data.table import Table
-from pals_core.data.windows import in_batches, make_windows
+from pals_core.data.windows import make_windows
 from pals_core.evaluation.origins import origins_of_test
 from pals_core.evaluation.seasonal import SeasonalNaive, learn_season
 from pals_core.spec import DataSpec
@@ -32,7 +32,7 @@ def seasonal_naive(table: Table, data: DataSpec) -> NaiveErrors:
     test, season = windows.test, learn_season(windows)
     naive = SeasonalNaive(test, origins_of_test(windows).groups, season.length)
     squared = absolute = 0.0
-    for indices in in_batches(torch.arange(len(test))):
+    for indices in test.in_batches(torch.arange(len(test))):
         error = (naive.forecast(indices) - test.batch(indices).target).double()
         squared += float(error.square().sum())
         absolute += float(error.abs().sum())

@@ -18,12 +18,13 @@ _WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 DAY = 86_400_000_000
 _MICROSECONDS = {"ms": 1_000, "s": 1_000_000, "min": 60_000_000, "h": 3_600_000_000, "D": DAY, "W": 7 * DAY}
 _MONTHS_IN = {"M": 1, "Q": 3, "Y": 12}
+_ANCHORS = {"W": _WEEKDAYS, "Q": _MONTHS, "Y": _MONTHS}
 _DEFAULT_ANCHORS = {"W": "SUN", "QS": "JAN", "QE": "DEC", "YS": "JAN", "YE": "DEC"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MONDAY = 4 * DAY  # 5 January 1970
 _SHORTEST_MONTH = 28 * DAY
 
-_SOURCE = re.compile(r"(?P<multiple>[1-9]\d*)?(?P<unit>ms|s|min|h|D|B|W|B?[MQY][SE])(?:-[A-Z]{3})?")
+_SOURCE = re.compile(r"(?P<multiple>[1-9]\d*)?(?P<unit>ms|s|min|h|D|B|W|B?[MQY][SE])(?:-(?P<anchor>[A-Z]{3}))?")
 _TARGET = re.compile(r"(?P<multiple>[1-9]\d{0,3})?(?P<unit>s|min|h|D|W|[MQY][SE])(?:-(?P<anchor>[A-Z]{3}))?")
 
 
@@ -72,8 +73,7 @@ def bins_of(frequency: str, source: str) -> Bins:
     """
     match = _TARGET.fullmatch(frequency)
     unit, anchor = (match["unit"], match["anchor"]) if match else ("", None)
-    anchors = {"W": _WEEKDAYS, "Q": _MONTHS, "Y": _MONTHS}.get(unit[:1], ())
-    if match is None or (anchor is not None and anchor not in anchors):
+    if match is None or (anchor is not None and anchor not in _ANCHORS.get(unit[:1], ())):
         raise _refused(
             f"the frequency {frequency!r} cannot be resampled to; possible are s, min, h, D, W, MS, ME, QS, QE, YS and "
             "YE, with a number before and an anchor behind them, such as 6h, W-SUN or QS-FEB"
@@ -81,16 +81,22 @@ def bins_of(frequency: str, source: str) -> Bins:
     multiple = int(match["multiple"] or 1)
     anchor = anchor or _DEFAULT_ANCHORS.get(unit)
     name = f"{multiple if multiple > 1 else ''}{unit}{f'-{anchor}' if anchor else ''}"
+    origin = _origin(unit, anchor)
     if unit in _MICROSECONDS:
-        # A week is named by its last day.
-        origin = _FIRST_MONDAY + (_WEEKDAYS.index(anchor) + 1) % 7 * DAY if anchor else 0
         bins = Bins(name, multiple * _MICROSECONDS[unit], origin, in_months=False, named_by_last_day=unit == "W")
     else:
-        ends = unit[1] == "E"
-        month = _MONTHS.index(anchor) + ends if anchor else 0
-        bins = Bins(name, multiple * _MONTHS_IN[unit[0]], month % 12, in_months=True, named_by_last_day=ends)
+        bins = Bins(name, multiple * _MONTHS_IN[unit[0]], origin, in_months=True, named_by_last_day=unit[1] == "E")
     _require_slower(bins, source)
     return bins
+
+
+def _origin(unit: str, anchor: str | None) -> int:
+    """Return a place where a step begins: weeks, quarters and years that end with their anchor begin after it."""
+    if anchor is None:
+        return 0
+    if unit == "W":
+        return _FIRST_MONDAY + (_WEEKDAYS.index(anchor) + 1) % 7 * DAY
+    return (_MONTHS.index(anchor) + (unit[-1] == "E")) % 12
 
 
 def _require_slower(bins: Bins, source: str) -> None:
@@ -98,18 +104,28 @@ def _require_slower(bins: Bins, source: str) -> None:
     if months and not bins.in_months:
         fits = False
     elif months:
-        fits = bins.length > months and bins.length % months == 0
+        fits = bins.length > months and bins.length % months == 0 and _begin_together(bins, source)
     elif bins.in_months:
         fits = length <= _SHORTEST_MONTH * bins.length
     elif source == "B":
         fits = bins.length % (7 * DAY) == 0
     else:
-        fits = bins.length > length and bins.length % length == 0
+        fits = bins.length > length and bins.length % length == 0 and _begin_together(bins, source)
     if not fits:
         raise _refused(
             f"the data's frequency is {source}, of which {bins.frequency} is no slower one made of whole steps; "
             "choose a slower frequency, or leave resample out"
         )
+
+
+def _begin_together(bins: Bins, source: str) -> bool:
+    """Return whether a step begins where one of the data does, as far as their anchors tell: QS-FEB has none for YS."""
+    match = _SOURCE.fullmatch(source)
+    if match is None or match["anchor"] is None:
+        return True
+    unit = match["unit"].removeprefix("B")
+    one = _MICROSECONDS[unit] if unit in _MICROSECONDS else _MONTHS_IN[unit[0]]
+    return (_origin(unit, match["anchor"]) - bins.origin) % one == 0
 
 
 def _step(source: str) -> tuple[int, int]:

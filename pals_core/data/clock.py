@@ -49,8 +49,8 @@ class Clock:
                     FindingCode.DUPLICATE_TIME,
                     doubled,
                     f"the time {self.times[doubled[0]]} stands in the table already",
-                    "keep one row for each time; for several series use columns unique_id, ds, y; write local times "
-                    "that occur twice when clocks go back in UTC",
+                    "keep one row for each time; for several series use columns unique_id, ds, y; write day and time "
+                    "of day into one column, and local times that occur twice when clocks go back in UTC",
                 )
             )
             order = order[np.concatenate(([True], ~repeats))]

@@ -43,7 +43,7 @@ def share_times(clocks: dict[str, Clock], known: Sequence[str] = ()) -> CommonTi
         whole = Part(0, len(model.times))
         return CommonTimes(model.times, model.rows, frequency, dict.fromkeys(clocks, whole), findings)
 
-    base = model if 2 * shared >= len(clocks) else _union([*clocks.values()])
+    base = model if 2 * shared > len(clocks) else _union([*clocks.values()])
     frequency, findings = frequency_of(Clock(base.times, base.rows), known)
     if frequency is None:
         base = max(clocks.values(), key=lambda clock: len(clock.times))

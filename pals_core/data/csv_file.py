@@ -41,7 +41,8 @@ class _Header:
     names: tuple[str, ...]
     nameless: tuple[str, ...]
     separator: str
-    lines: int  # lines of the file up to and including the header
+    records: int  # up to and including the header, blank ones too
+    lines: int  # of the file up to its end; a quoted name may have several
 
 
 def read_csv_file(path: Path, compression: Literal["gzip"] | None) -> RawTable:
@@ -52,6 +53,8 @@ def read_csv_file(path: Path, compression: Literal["gzip"] | None) -> RawTable:
     with _damaged_gzip_is_invalid():
         header = _read_header(path, compression)
         frame = _read_rows(path, compression, header)
+    if SERIES_ID in frame:
+        frame[SERIES_ID] = frame[SERIES_ID].astype("category")
     blank = frame.isna().all(axis=1).to_numpy()
     rows = np.arange(header.lines + 1, header.lines + 1 + len(frame))
     if blank.any():
@@ -86,7 +89,10 @@ def _read_header(path: Path, compression: str | None) -> _Header:
     separator = max(",;\t", key=re.sub(r'"[^"]*"', "", first_line).count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        cells = next((cells for cells in reader if any(cell.strip() for cell in cells)), None)
+        records, cells = next(
+            ((count, cells) for count, cells in enumerate(reader, start=1) if any(cell.strip() for cell in cells)),
+            (0, None),
+        )
     except csv.Error as error:
         raise unreadable_table(f"the header cannot be read: {error}", row=1) from error
     if cells is None:
@@ -99,7 +105,7 @@ def _read_header(path: Path, compression: str | None) -> _Header:
                 f"the first row must name the columns; {cell!r} is a time, not a name", row=reader.line_num
             )
     names, nameless = column_names(cells)
-    return _Header(names, nameless, separator, reader.line_num)
+    return _Header(names, nameless, separator, records, reader.line_num)
 
 
 def _read_rows(path: Path, compression: Literal["gzip"] | None, header: _Header) -> pd.DataFrame:
@@ -117,13 +123,14 @@ def _read_rows(path: Path, compression: Literal["gzip"] | None, header: _Header)
                 compression=compression,
                 header=None,
                 names=list(header.names),
-                skiprows=header.lines,
+                skiprows=header.records,
                 index_col=False,
                 skip_blank_lines=False,
                 keep_default_na=False,
                 na_values=marks,
                 encoding="utf-8-sig",
-                dtype={SERIES_ID: "category"} if SERIES_ID in header.names else None,
+                # Categories would be read as numbers where all can be: 001 as 1.
+                dtype={SERIES_ID: "str"} if SERIES_ID in header.names else None,
             )
     except UnicodeDecodeError as error:
         raise _not_utf8(path, compression) from error
@@ -145,11 +152,13 @@ def _not_utf8(path: Path, compression: str | None) -> InvalidTable:
 
 def _ragged(path: Path, compression: str | None, header: _Header, cause: str) -> InvalidTable:
     """Name the row that stopped the reader; reading again is slow, and happens only then."""
-    width = len(header.names)
+    width, padded = len(header.names), None
     with _open(path, compression) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = csv.reader(text, delimiter=header.separator)
         try:
             for cells in reader:
+                if len(cells) > width and padded is None:
+                    padded = reader.line_num
                 if len(cells) > width and any(cells[width:]):
                     return unreadable_table(
                         f"row {reader.line_num} has {len(cells)} cells, the header {width}; quote cells that contain "
@@ -158,4 +167,10 @@ def _ragged(path: Path, compression: str | None, header: _Header, cause: str) ->
                     )
         except csv.Error as error:
             return unreadable_table(f"row {reader.line_num} cannot be read: {error}", row=reader.line_num)
+    if padded is not None:
+        return unreadable_table(
+            f"row {padded} ends with an empty cell more than the header has; leave out the {header.separator!r} at the "
+            "end of the rows, or add one to the header",
+            row=padded,
+        )
     return unreadable_table(f"the file is not well-formed CSV: {cause}")

@@ -61,7 +61,8 @@ _FAMILY_OF_ALIAS: dict[str, Family] = {
     "min": Family.MINUTELY,
     **dict.fromkeys(("s", "ms"), Family.SECONDLY),
 }
-_ALIAS = re.compile(r"(?:[1-9]\d*)?(?P<base>[A-Za-z]+)(?:-[A-Z]{3})?")
+_IN_A_DAY = {"D": 1, "h": 24, "min": 1_440, "s": 86_400, "ms": 86_400_000}
+_ALIAS = re.compile(r"(?P<multiple>[1-9]\d*)?(?P<base>[A-Za-z]+)(?:-[A-Z]{3})?")
 
 
 def calendar_family(frequency: str) -> Family:
@@ -83,5 +84,18 @@ def calendar_feature_names(frequency: str) -> tuple[Feature, ...]:
 
 
 def is_weekly_or_slower(frequency: str) -> bool:
-    """True for weekly, monthly, quarterly and yearly data, which come with shorter default windows."""
+    """True for weekly, monthly, quarterly and yearly data, which come with shorter default windows, and for `7D`."""
+    if (days := days_of(frequency)) is not None:
+        return days >= 7
     return calendar_family(frequency) in (Family.YEARLY, Family.QUARTERLY, Family.MONTHLY, Family.WEEKLY)
+
+
+def days_of(frequency: str) -> float | None:
+    """Return how many days a step is long: 7 of `7D`, 1 of `24h`; None where they follow the calendar, as weeks do.
+
+    Raises InvalidTable for an alias that is not known.
+    """
+    calendar_family(frequency)
+    match = _ALIAS.fullmatch(frequency)
+    in_a_day = _IN_A_DAY.get(match["base"]) if match else None
+    return None if match is None or in_a_day is None else int(match["multiple"] or 1) / in_a_day

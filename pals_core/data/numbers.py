@@ -38,7 +38,8 @@ def read_numbers(cells: pd.Series, *, decimal_comma: bool) -> Numbers | None:
         return Numbers(cells.to_numpy(dtype=np.float64, na_value=np.nan), np.empty(0, dtype=np.intp))
     if pd.api.types.is_datetime64_any_dtype(cells.dtype) or isinstance(cells.dtype, pd.PeriodDtype):
         return None
-    text = cells.astype("str").str.strip()
+    # Some programs write a minus of its own sign.
+    text = cells.astype("str").str.strip().str.replace("\u2212", "-", regex=False)
     filled = (text.notna() & ~text.isin(MISSING_MARKS)).to_numpy(dtype=bool)
     if not filled.any():
         return Numbers(np.full(len(text), np.nan), np.empty(0, dtype=np.intp))

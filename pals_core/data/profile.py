@@ -28,6 +28,7 @@ class FindingCode(StrEnum):
     UNKNOWN_FREQUENCY = "unknown_frequency"
     UNEQUAL_SERIES = "unequal_series"
     TIMES_CONVERTED_TO_UTC = "times_converted_to_utc"
+    TIME_ZONE_LEFT_OUT = "time_zone_left_out"
 
 
 class Finding(BaseModel):

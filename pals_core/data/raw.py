@@ -32,6 +32,7 @@ class RawTable:
     nameless: tuple[str, ...] = ()  # columns without a name of their own: times or row numbers, never a series
     unreadable: tuple[str, ...] = ()  # columns of a type that cannot hold numbers, left out of `frame`
     decimal_comma: bool = False  # separated by semicolons, so that `1,5` may be a number
+    time_column: str | None = None  # that of the times, where the frame itself says so
     frequencies: tuple[str, ...] = ()  # what the times may have where they tell no frequency by themselves
 
     @property
@@ -71,14 +72,15 @@ def column_names(header: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 def raw_from_frame(frame: pd.DataFrame) -> RawTable:
-    """Take a frame for a raw table; a DatetimeIndex becomes its first column. Rows count from 2, as in a file."""
-    if isinstance(frame.index, pd.DatetimeIndex):
+    """Take a frame for a raw table; an index of times becomes its first column. Rows count from 2, as in a file."""
+    has_times = isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex)
+    if has_times:
         frame = frame.reset_index(names=_name_of_index(frame))
     names, nameless = column_names([str(name) for name in frame.columns])
     if frame.empty:
         raise unreadable_table("the frame has no rows")
     frame = frame.set_axis(list(names), axis=1).reset_index(drop=True)
-    return RawTable(frame, np.arange(2, len(frame) + 2), nameless=nameless)
+    return RawTable(frame, np.arange(2, len(frame) + 2), nameless=nameless, time_column=names[0] if has_times else None)
 
 
 def _name_of_index(frame: pd.DataFrame) -> str:

@@ -45,7 +45,9 @@ def _aggregated(
         case Aggregation.SUM:
             return np.add.reduceat(values, starts, axis=0)
         case Aggregation.MEAN:
-            return np.add.reduceat(values, starts, axis=0) / np.diff(edges)[:, None]
+            mean = np.add.reduceat(values, starts, axis=0) / np.diff(edges)[:, None]
+            # Rounding must not make the mean of equal values another value: the column would not be constant any more.
+            return np.clip(mean, np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts))
 
 
 def _places(times: pd.DatetimeIndex, bins: Bins) -> npt.NDArray[np.int64]:

@@ -35,10 +35,12 @@ def rolling_windows(
     *,
     first_row: Sequence[int],
     stride: int,
+    at_once: int,
 ) -> RollingWindows:
     """Return a window for every `stride`-th row of each group, the first one's horizon beginning at its `first_row`.
 
-    `scalers` are those of each group's targets and known-future columns. Missing values are filled as in one part of a
+    `scalers` are those of each group's targets and known-future columns, `at_once` how many windows are forecast
+    together. Missing values are filled as in one part of a
     split, under `mask` left out. Raises InvalidTable for values that are missing or infinite, or without any window.
     """
     lengths = window_lengths(data)
@@ -55,7 +57,15 @@ def rolling_windows(
         starts.append(before + np.arange(first, last + 1, stride) - lengths.input_len)
         parts.append(Part(before, before + len(group.times)))
         before += len(group.times)
-    shared = stacked(rows, groups[0].frequency, lengths, pooled=data.pooled, device="cpu", dtype=torch.float32)
+    shared = stacked(
+        rows,
+        groups[0].frequency,
+        lengths,
+        pooled=data.pooled,
+        at_once=at_once,
+        device="cpu",
+        dtype=torch.float32,
+    )
     windows = shared.beginning_at(starts)
     if not len(windows):
         message = "no time step of the table can be forecast and compared with what came; give more rows"

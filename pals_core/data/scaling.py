@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from pals_core.errors import InvalidTable, Problem
 
+# Of a value: some steps from one double to the next, as sums and conversions of one number bring about.
+_ROUNDING = 4 * float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class Scaler:
@@ -27,9 +30,9 @@ class Scaler:
         known = ~np.isnan(values)
         if not known.all():
             return joined([cls.fit(column[here, None]) for column, here in zip(values.T, known.T, strict=True)])
-        # The spread decides, not the computed deviation: that of a constant 0.1 is 1e-17, not 0.
+        # The range decides, not the computed deviation: that of a constant 0.1 is 1e-17, not 0.
         with np.errstate(over="ignore", invalid="ignore"):
-            constant = values.max(axis=0) == values.min(axis=0)
+            constant = is_constant(values.min(axis=0), values.max(axis=0))
             mean = np.where(constant, values[0], values.mean(axis=0))
             std = np.where(constant, 1.0, values.std(axis=0))
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
@@ -44,6 +47,16 @@ class Scaler:
     def unscale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return `values`, [..., C] in scaled units, in the data's units."""
         return values * self.std + self.mean
+
+
+def is_constant(lowest: npt.ArrayLike, highest: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return whether values from `lowest` to `highest` differ by no more than rounding makes equal ones differ."""
+    low, high = np.asarray(lowest), np.asarray(highest)
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = high - low
+        within: npt.NDArray[np.bool_] = spread <= _ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    # Nothing is left of a range of infinity but whether its ends are one.
+    return np.where(np.isfinite(spread), within, low == high)
 
 
 def joined(scalers: Sequence[Scaler]) -> Scaler:

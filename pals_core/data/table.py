@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pals_core.data.files import raw_from_file
+from pals_core.data.files import raw_from_file, raw_of
 from pals_core.data.grid import grid, step_numbers
 from pals_core.data.parse import ParsedTable, parse
 from pals_core.data.profile import Finding, FindingCode, Layout
@@ -19,6 +18,8 @@ from pals_core.data.raw import LONG_VALUE, RawTable, raw_from_frame
 from pals_core.data.split import Part
 from pals_core.errors import InvalidSpec, InvalidTable, Problem, listed
 
+# What was read otherwise than it stands there.
+_TOLD = (FindingCode.TIMES_CONVERTED_TO_UTC, FindingCode.TIME_ZONE_LEFT_OUT, FindingCode.DECIMAL_COMMA)
 _LONGEST_NOTE = 1000  # characters; names of columns may have any length
 
 
@@ -134,12 +135,12 @@ def table_of(
     So nothing in another column is a problem. If one of `columns` is missing it has all there are, for whoever knows
     what they are for to say which; only where these cannot be read is it an InvalidSpec here.
     """
-    read = partial(Table.from_frame, given) if isinstance(given, pd.DataFrame) else partial(read_table, Path(given))
+    raw = raw_of(given)
     try:
-        return read(columns, where_there, frequencies)
+        return _table(raw, columns, where_there, frequencies)
     except InvalidSpec as missing:
         try:
-            return read(frequencies=frequencies)
+            return _table(raw, None, (), frequencies)
         except InvalidTable:
             raise missing from None
 
@@ -170,9 +171,7 @@ def _notes(parsed: ParsedTable, wanted: Sequence[str], *, chosen: bool) -> tuple
     read = {None, *wanted, *((LONG_VALUE,) if parsed.layout is Layout.LONG else ())}
     found: dict[FindingCode, list[Finding]] = {}
     for finding in parsed.findings:
-        told = (
-            finding.code in (FindingCode.TIMES_CONVERTED_TO_UTC, FindingCode.DECIMAL_COMMA) and finding.column in read
-        )
+        told = finding.code in _TOLD and finding.column in read
         if told or (finding.code is FindingCode.IGNORED_COLUMN and not chosen):
             found.setdefault(finding.code, []).append(finding)
     notes = []

@@ -12,13 +12,14 @@ import pandas as pd
 
 from pals_core.data.profile import Finding, FindingCode, Severity
 from pals_core.data.raw import LONG_TIME, TIME_NAMES, RawTable, unreadable_table
+from pals_core.errors import InvalidTable
 
 # How a cell ends when it tells the time of day, and how that is read.
 _CLOCKS = (
-    (re.compile(r"\d:\d\d$"), " %H:%M"),
+    (re.compile(r"(?<![\d:])\d{1,2}:\d\d$"), " %H:%M"),
     (re.compile(r"\d:\d\d:\d\d$"), " %H:%M:%S"),
     (re.compile(r"\d:\d\d:\d\d\.\d+$"), " %H:%M:%S.%f"),
-    (re.compile(r"\d:\d\d [AaPp][Mm]$"), " %I:%M %p"),
+    (re.compile(r"(?<![\d:])\d{1,2}:\d\d [AaPp][Mm]$"), " %I:%M %p"),
     (re.compile(r"\d:\d\d:\d\d [AaPp][Mm]$"), " %I:%M:%S %p"),
 )
 _DAY_FIRST = tuple(f"%d{mark}%m{mark}{year}" for mark in "/-" for year in ("%Y", "%y"))
@@ -26,7 +27,8 @@ _MONTH_FIRST = tuple(f"%m{mark}%d{mark}{year}" for mark in "/-" for year in ("%Y
 # A point between day and month is written day first everywhere.
 _UNAMBIGUOUS = ("%d.%m.%Y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%b %Y", "%B %Y", "%b-%Y")
 _DAYS = (*_UNAMBIGUOUS, *_DAY_FIRST, *_MONTH_FIRST)
-_ZONED = r"\d:\d{2}.*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
+_ZONE = r"(?:Z|[+-]\d{2}(?::?\d{2})?)$"
+_ZONED = r"\d:\d{2}.*" + _ZONE
 _SAMPLE = 500
 
 
@@ -41,13 +43,15 @@ class TimeColumn:
 
 
 def find_time_column(raw: RawTable) -> TimeColumn:
-    """Return the time column: `ds` of a long table, else one called date, ds, timestamp, time or datetime in any
-    case, else the first that reads as times.
+    """Return the time column: `ds` of a long table, else the index of a frame, else one called date, ds, timestamp,
+    time or datetime in any case, else the first that reads as times.
 
     Raises InvalidTable when there is none.
     """
     if raw.is_long:
         named = [LONG_TIME]
+    elif raw.time_column is not None:
+        named = [raw.time_column]
     else:
         spelled = {name.lower(): name for name in reversed(raw.frame.columns)}
         named = [spelled[name] for name in TIME_NAMES if name in spelled]
@@ -55,17 +59,15 @@ def find_time_column(raw: RawTable) -> TimeColumn:
         column = _read(raw, name)
         if not column.times.isna().all():
             return column
-    if named:
-        first = raw.frame[named[0]].iloc[0]
-        raise unreadable_table(
-            f"column {named[0]!r} holds no times: its first cell is {str(first)!r}; write them as 2024-01-31 13:00:00",
-            row=int(raw.rows[0]),
-            column=named[0],
-        )
+    # Numbers under such a name may be something else, hours of the day for one.
+    if named and not all(pd.api.types.is_numeric_dtype(raw.frame[name]) for name in named):
+        raise _no_times(raw, named[0])
     for name in raw.frame.columns:
         # Whole numbers could be years by chance, so they need a name that says so.
         if not pd.api.types.is_numeric_dtype(raw.frame[name]) and _parse(raw.frame[name].head(_SAMPLE)).reads_most:
             return _read(raw, name)
+    if named:
+        raise _no_times(raw, named[0])
     raise unreadable_table(
         f"no time column: none is called {', '.join(TIME_NAMES)}, and none of "
         f"{', '.join(raw.frame.columns[:10])} holds times such as 2024-01-31 13:00:00",
@@ -73,11 +75,30 @@ def find_time_column(raw: RawTable) -> TimeColumn:
     )
 
 
+def _no_times(raw: RawTable, name: str) -> InvalidTable:
+    return unreadable_table(
+        f"column {name!r} holds no times: its first cell is {str(raw.frame[name].iloc[0])!r}; write them as "
+        "2024-01-31 13:00:00",
+        row=int(raw.rows[0]),
+        column=name,
+    )
+
+
 def _read(raw: RawTable, name: str) -> TimeColumn:
     cells = raw.frame[name]
     parsed = _parse(cells)
     findings: list[Finding] = []
-    if parsed.zoned:
+    if parsed.local_days:
+        findings.append(
+            Finding(
+                severity=Severity.WARNING,
+                code=FindingCode.TIME_ZONE_LEFT_OUT,
+                message=f"column {name!r} has times with a time zone, midnight there in every row; they were read as "
+                "days, without the zone",
+                remedy="nothing to do, if each row is a day or a longer step there; else write the times in UTC",
+            )
+        )
+    elif parsed.zoned:
         findings.append(
             Finding(
                 severity=Severity.WARNING,
@@ -121,6 +142,7 @@ def _read(raw: RawTable, name: str) -> TimeColumn:
 class _Parsed:
     times: pd.DatetimeIndex
     zoned: bool = False
+    local_days: bool = False  # zoned, and taken as they stand there
     ambiguous: bool = False
     reason: str = ""
 
@@ -131,7 +153,7 @@ class _Parsed:
 
 def _parse(cells: pd.Series) -> _Parsed:
     if isinstance(cells.dtype, pd.DatetimeTZDtype):
-        return _Parsed(_naive(cells), zoned=True)
+        return _without_zone(_naive(cells), _naive(cells.dt.tz_localize(None)))
     if pd.api.types.is_datetime64_dtype(cells.dtype):
         return _Parsed(_naive(cells))
     if isinstance(cells.dtype, pd.PeriodDtype):
@@ -156,6 +178,13 @@ def _naive(cells: pd.Series) -> pd.DatetimeIndex:
     return (times if times.tz is None else times.tz_convert("UTC").tz_localize(None)).as_unit("us")
 
 
+def _without_zone(utc: pd.DatetimeIndex, local: pd.DatetimeIndex) -> _Parsed:
+    """In UTC, where a day begins at another hour once clocks change, days would not be regular; nor would months."""
+    readable = local[local.notna()]
+    days = len(readable) > 1 and bool((readable == readable.normalize()).all()) and not _same(utc, local)
+    return _Parsed(local if days else utc, zoned=True, local_days=days)
+
+
 def _parse_numbers(cells: pd.Series) -> _Parsed:
     """Whole numbers are years (2024) or ISO dates without dashes (20240131); anything else is not a time."""
     numbers = cells.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -177,7 +206,8 @@ def _parse_iso(text: pd.Series) -> _Parsed:
     if not (zoned & readable).any():
         return _Parsed(times)
     if zoned[readable].all():
-        return _Parsed(times, zoned=True)
+        local = pd.to_datetime(dated.str.replace(_ZONE, "", regex=True), format="ISO8601", errors="coerce")
+        return _without_zone(times, _naive(local))
     return _Parsed(
         pd.DatetimeIndex(times.where(zoned)), zoned=True, reason=" without a time zone, while others have one"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pals_core.data.scaling import is_constant
 from pals_core.data.split import Parts
 from pals_core.spec import MissingPolicy
 
@@ -37,7 +38,7 @@ def treated_columns(columns: Sequence[str], values: npt.NDArray[np.float64], par
     found = []
     for position, name in enumerate(columns):
         known = train[~np.isnan(train[:, position]), position]
-        constant = float(known[0]) if len(known) and known.min() == known.max() else None
+        constant = float(known[0]) if len(known) and is_constant(known.min(), known.max()) else None
         if missing[position] or constant is not None:
             found.append(TreatedColumn(name, len(values), int(missing[position]), constant))
     return tuple(found)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pals_core.data.profile import Finding, FindingCode, Severity
+from pals_core.data.scaling import is_constant
 
 
 def find_in_values(
@@ -80,7 +81,7 @@ def find_in_values(
             int(missing.sum()),
         )
     known = values[~np.isnan(values)]
-    if len(known) > 1 and known.min() == known.max():
+    if len(known) > 1 and is_constant(known.min(), known.max()):
         add(
             Severity.WARNING,
             FindingCode.CONSTANT_COLUMN,

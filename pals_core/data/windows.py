@@ -31,6 +31,15 @@ from pals_core.spec import DataSpec
 MAX_BATCH = 64
 
 
+def windows_at_once(batch_size: int, micro_batches: int = 1) -> int:
+    """Return how many windows are forecast at once where nothing is learnt from them, at most `MAX_BATCH`.
+
+    Twice as many as a training goes through at once, which keeps what its layers compute: who lowers `batch_size`, or
+    has it in parts, for want of memory has not enough for 64 either.
+    """
+    return max(1, min(MAX_BATCH, 2 * batch_size // micro_batches))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Windows in scaled units; the decoder's input is the last label_len known steps, then zeros."""
@@ -55,6 +64,7 @@ class WindowSet:
     pooled_series: int  # how many there are; 0 where windows are of all columns
     lengths: WindowLengths
     offsets: Tensor  # [1, L + H], 0, 1, 2 …
+    at_once: int  # how many are forecast at once where nothing is learnt from them
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -75,6 +85,10 @@ class WindowSet:
             target=values[:, input_len:],
             known=None if self.known is None else self.known[rows[:, input_len:]],
         )
+
+    def in_batches(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return `indices`, [n], cut into batches that are not too large to be forecast at once."""
+        return indices.tensor_split(-(-len(indices) // self.at_once))
 
     def beginning_at(self, starts: Sequence[npt.NDArray[np.int64]]) -> WindowSet:
         """Return windows of the same rows: those that begin at `starts`, of each group, and have a known target."""
@@ -106,11 +120,6 @@ class WindowSet:
         starts = self.starts.to(other.starts.device)
         series = None if self.series is None else self.series.to(other.starts.device)
         return replace(other, starts=starts, series=series)
-
-
-def in_batches(indices: Tensor) -> tuple[Tensor, ...]:
-    """Return indices of windows, [n], cut into batches that are not too large to be forecast at once."""
-    return indices.tensor_split(-(-len(indices) // MAX_BATCH))
 
 
 @dataclass(frozen=True)
@@ -154,7 +163,11 @@ class _Scaled(ScaledRows):
 
 
 def make_windows(
-    table: Table, data: DataSpec, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    table: Table,
+    data: DataSpec,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    at_once: int = MAX_BATCH,
 ) -> SplitWindows:
     """Group, resample, split, fill, scale and window a table as `data` says; `data` is resolved.
 
@@ -167,7 +180,9 @@ def make_windows(
     scaled = [_scaled(group, data, lengths) for group in groups]
     first_rows = np.cumsum([0, *(len(group.values) for group in scaled)])
     parts = tuple(group.parts.after(int(first)) for first, group in zip(first_rows, scaled, strict=False))
-    rows = stacked(scaled, groups[0].frequency, lengths, pooled=data.pooled, device=device, dtype=dtype)
+    rows = stacked(
+        scaled, groups[0].frequency, lengths, pooled=data.pooled, at_once=at_once, device=device, dtype=dtype
+    )
 
     def windows_of(name: str) -> WindowSet:
         windows = rows.beginning_at([_window_starts(getattr(part, name), lengths, part.train.start) for part in parts])
@@ -241,6 +256,7 @@ def stacked(
     lengths: WindowLengths,
     *,
     pooled: bool,
+    at_once: int,
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> WindowSet:
@@ -257,6 +273,7 @@ def stacked(
         pooled_series=len(groups) if pooled else 0,
         lengths=lengths,
         offsets=torch.arange(lengths.input_len + lengths.horizon, device=device).unsqueeze(0),
+        at_once=at_once,
     )
 
 

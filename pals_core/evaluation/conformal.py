@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pals_core.checkpoint.calibration import Calibration
-from pals_core.data.windows import Batch, WindowSet, in_batches
+from pals_core.data.windows import Batch, WindowSet
 
 DEFAULT_LEVELS = (80.0, 95.0)
 # What is kept; a level in between is interpolated.
@@ -42,7 +42,7 @@ def calibrate(forecast: Callable[[Batch], Tensor], windows: WindowSet) -> Calibr
     chosen = torch.arange(count, device=windows.values.device) * len(windows) // count
     residuals = np.empty((horizon, columns, count), dtype=np.float32)
     first = 0
-    for chunk in in_batches(chosen):
+    for chunk in windows.in_batches(chosen):
         batch = windows.batch(chunk)
         residual = (forecast(batch) - batch.target).abs()
         if batch.known is not None:

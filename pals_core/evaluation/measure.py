@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pals_core.checkpoint.calibration import Calibration
-from pals_core.data.windows import Batch, in_batches
+from pals_core.data.windows import Batch
 from pals_core.evaluation.conformal import DEFAULT_LEVELS, half_widths
 from pals_core.evaluation.document import Evaluation, IntervalCoverage
 from pals_core.evaluation.errors import CellSums, Means, Units, add_counts, add_errors, known_numbers
@@ -89,7 +89,7 @@ def measure(forecast: Forecast, origins: Origins, season: Season, calibration: C
     widths = default_widths(calibration, windows.lengths.horizon)
     by_level = {level: torch.tensor(width, device=windows.values.device) for level, width in widths.items()}
     window_errors = []
-    for indices in in_batches(torch.arange(len(windows), device=windows.values.device)):
+    for indices in windows.in_batches(torch.arange(len(windows), device=windows.values.device)):
         batch = windows.batch(indices)
         said, target, known = forecast(batch), batch.target, batch.known
         squared = add_errors(sums, "forecaster", said, target, known, indices, units)

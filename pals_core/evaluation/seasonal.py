@@ -16,7 +16,7 @@ from pandas.tseries.frequencies import to_offset
 from pandas.tseries.offsets import BusinessDay, Milli
 from torch import Tensor
 
-from pals_core.data.frequency import Family, calendar_family
+from pals_core.data.frequency import Family, calendar_family, days_of
 from pals_core.data.split import Part
 from pals_core.data.windows import SplitWindows, WindowSet
 
@@ -38,8 +38,14 @@ _OWN_SEASON = {BusinessDay: 5, Milli: 86_400_000}
 def season_length(frequency: str) -> int:
     """Return the steps of the shortest whole number of seasons of a pandas offset alias: 24 for `h`, 96 for `15min`.
 
+    Steps of whole days have a week's or, if they are as long as that, about a year's, whatever unit they are told in.
     Raises InvalidTable for an alias that is not known.
     """
+    days = days_of(frequency)
+    if days is not None and days >= 7:
+        return max(1, round(364 / days))
+    if days is not None and days.is_integer():
+        return math.lcm(7, int(days)) // int(days)
     family, offset = calendar_family(frequency), to_offset(frequency)
     season = _OWN_SEASON.get(type(offset), _SEASON[family])
     return math.lcm(season, offset.n) // offset.n

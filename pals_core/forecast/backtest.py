@@ -19,7 +19,7 @@ from pals_core.data.lengths import window_lengths
 from pals_core.data.rolling import rolling_windows
 from pals_core.data.scaling import joined
 from pals_core.data.table import Table
-from pals_core.data.windows import Batch
+from pals_core.data.windows import Batch, windows_at_once
 from pals_core.errors import InvalidSpec, InvalidTable
 from pals_core.evaluation.document import Evaluation
 from pals_core.evaluation.measure import measure
@@ -62,7 +62,8 @@ def backtest(
         places = [header.columns.index(group.columns[0]) for group in groups]
         scalers = [learnt_scalers(header, place) for place in places]
         first = [_first_row(group, header.season, window_lengths(data).input_len, begin) for group in groups]
-        rolled = rolling_windows(groups, scalers, data, first_row=first, stride=stride)
+        at_once = windows_at_once(header.spec.training.batch_size)
+        rolled = rolling_windows(groups, scalers, data, first_row=first, stride=stride, at_once=at_once)
     except (InvalidTable, InvalidSpec) as error:
         raise not_fitting(error) from error
 

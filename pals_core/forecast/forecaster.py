@@ -25,7 +25,7 @@ from pals_core.data.grid import future_times
 from pals_core.data.lengths import window_lengths
 from pals_core.data.scaling import Scaler, joined
 from pals_core.data.table import Table
-from pals_core.data.windows import MAX_BATCH, inference_batch
+from pals_core.data.windows import inference_batch, windows_at_once
 from pals_core.errors import InvalidForecastInput, InvalidTable, Problem
 from pals_core.evaluation.conformal import half_widths
 from pals_core.evaluation.measure import default_widths
@@ -114,7 +114,7 @@ class Forecaster:
     def forecast(
         self,
         recent: Table | pd.DataFrame | str | Path | None = None,
-        future: Table | pd.DataFrame | None = None,
+        future: Table | pd.DataFrame | str | Path | None = None,
         *,
         series: Sequence[str] | None = None,
         horizon: int | None = None,
@@ -232,8 +232,9 @@ class Forecaster:
     ) -> npt.NDArray[np.float64]:
         """Return the forecasts after `values`, [G, L, C], as [G, H, C] in scaled units."""
         outputs = []
-        for first in range(0, len(values), MAX_BATCH):
-            chunk = slice(first, first + MAX_BATCH)
+        at_once = windows_at_once(self.header.spec.training.batch_size)
+        for first in range(0, len(values), at_once):
+            chunk = slice(first, first + at_once)
             batch = inference_batch(values[chunk], times, self.header.frequency, self._lengths, marks[chunk])
             with torch.inference_mode():
                 output = self._model(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
@@ -254,12 +255,12 @@ def load_forecaster(
     """Load the forecaster of a checkpoint file.
 
     With `kernels` "fp32" or "auto" each linear layer gets the kernel that is measured to be the fastest here, for
-    batches of `batch_size` windows: 1, or of a pooled model as many as it has series, at most 64, unless given. That
-    takes seconds, and may come out otherwise the next time. Forecasts then differ from the default's, by rounding with
-    "fp32", by bfloat16 or int8 with "auto", which gives these up where they change forecasts by a mean square of more
-    than 0.1 % of the test MSE (of 1 where the file has none). `Forecaster.kernels` says what was chosen. From then on
-    the process keeps the memory that a forecast frees for the next one (`pals_core.heap`). Raises InvalidCheckpoint,
-    FileNotFoundError without a file, ValueError for other `kernels` and a `batch_size` below 1.
+    batches of `batch_size` windows: unless given 1, or of a pooled model as many as it has series and are forecast at
+    once. That takes seconds, and may come out otherwise the next time. Forecasts then differ from the default's, by
+    rounding with "fp32", by bfloat16 or int8 with "auto", which gives these up where they change forecasts by a mean
+    square of more than 0.1 % of the test MSE (of 1 where the file has none). `Forecaster.kernels` says what was chosen.
+    From then on the process keeps the memory that a forecast frees for the next one (`pals_core.heap`). Raises
+    InvalidCheckpoint, FileNotFoundError without a file, ValueError for other `kernels` and a `batch_size` below 1.
     """
     choice = Kernels(kernels)
     if batch_size is not None and batch_size < 1:
@@ -267,7 +268,8 @@ def load_forecaster(
     checkpoint = read_checkpoint(Path(path))
     if choice is Kernels.TORCH:
         return Forecaster(checkpoint)
-    size = min(len(checkpoint.header.groups), MAX_BATCH) if batch_size is None else batch_size
+    most = windows_at_once(checkpoint.header.spec.training.batch_size)
+    size = min(len(checkpoint.header.groups), most) if batch_size is None else batch_size
     model, report = fast_network(checkpoint, typical_inputs(checkpoint, size), choice)
     return Forecaster(checkpoint, model, report)
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pals_core.data.files import raw_of
 from pals_core.data.grid import is_on_grid, steps_from
 from pals_core.data.missing import fill_rows
 from pals_core.data.parse import parse
 from pals_core.data.profile import FindingCode, Severity
-from pals_core.data.raw import raw_from_frame
 from pals_core.data.resampling import resample
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
@@ -35,8 +36,8 @@ class Future:
     values: npt.NDArray[np.float64]  # [n, K]
 
 
-def read_future(given: Table | pd.DataFrame, columns: Sequence[str]) -> Future:
-    """Take the known-future `columns` of a table or frame, for which one step is enough.
+def read_future(given: Table | pd.DataFrame | str | Path, columns: Sequence[str]) -> Future:
+    """Take the known-future `columns` of a table, frame or file, for which one step is enough.
 
     Raises InvalidForecastInput.
     """
@@ -44,7 +45,7 @@ def read_future(given: Table | pd.DataFrame, columns: Sequence[str]) -> Future:
         times, series = given.times, dict(zip(given.columns, given.values.T, strict=True))
     else:
         try:
-            parsed = parse(raw_from_frame(given))
+            parsed = parse(raw_of(given))
         except InvalidTable as error:
             raise _of_future(error) from error
         errors = parsed.profile().errors_for(tuple(columns), missing_is_cured=True)

@@ -13,7 +13,7 @@ from pals_core.checkpoint.header import Metrics, StoredPrecision
 from pals_core.checkpoint.tensor_file import write_tensors
 from pals_core.checkpoint.values import compress, spread
 from pals_core.data.table import Table
-from pals_core.data.windows import SplitWindows, make_windows
+from pals_core.data.windows import SplitWindows, make_windows, windows_at_once
 from pals_core.errors import InvalidCheckpoint, InvalidTable, Problem
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import origins_of_test
@@ -82,7 +82,8 @@ def _windows(checkpoint: Checkpoint, series: Table) -> SplitWindows:
     if missing := [name for name in (*header.columns, *data.known_future) if name not in series.columns]:
         message = f"the series has no column {missing[0]!r}, which the checkpoint was trained on"
         raise InvalidTable(message, (Problem(message, column=missing[0]),))
-    windows = make_windows(series.select(header.columns, data.known_future), data)
+    at_once = windows_at_once(header.spec.training.batch_size)
+    windows = make_windows(series.select(header.columns, data.known_future), data, at_once=at_once)
     learnt = np.array([header.scaler_mean, header.scaler_std])
     differ = ~np.isclose(np.array([windows.scaler.mean, windows.scaler.std]), learnt, rtol=1e-9, atol=0).all(axis=0)
     if windows.frequency != header.frequency or differ.any():

@@ -10,7 +10,7 @@ import torch
 from pals_core.checkpoint.header import CheckpointHeader, EpochSummary, Metrics
 from pals_core.data.table import Table
 from pals_core.data.treatment import note_of_constants, note_of_missing
-from pals_core.data.windows import SplitWindows, make_windows
+from pals_core.data.windows import SplitWindows, make_windows, windows_at_once
 from pals_core.errors import InvalidSpec, Problem
 from pals_core.evaluation.conformal import calibrate
 from pals_core.evaluation.measure import measure
@@ -73,7 +73,9 @@ class TrainingLoop:
         self.save_states = save_states
         self.micro_batches = micro_batches
         self.table_notes = table.notes
-        self.windows = make_windows(table, spec.data, device, torch.float32)
+        self.windows = make_windows(
+            table, spec.data, device, torch.float32, windows_at_once(recipe.batch_size, micro_batches)
+        )
         train = self.windows.train
         order = BatchOrder(len(train), recipe.batch_size, recipe.seed)
         if not order.steps_per_epoch:

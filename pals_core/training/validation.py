@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pals_core.data.windows import WindowSet, in_batches
+from pals_core.data.windows import WindowSet
 from pals_core.training.forward import ForwardPass
 from pals_core.training.loss import squared_error_sums
 
@@ -30,7 +30,7 @@ def mean_squared_error(forward: ForwardPass, windows: WindowSet, indices: Tensor
     was_training = model.training
     model.eval()
     total = count = torch.zeros((), dtype=torch.float64, device=indices.device)
-    for chunk in in_batches(indices):
+    for chunk in windows.in_batches(indices):
         batch = windows.batch(chunk)
         squared, known = squared_error_sums(forward(batch), batch)
         total, count = total + squared, count + known

@@ -281,7 +281,7 @@ def test_parquet_types_that_hold_no_numbers_are_ignored(tmp_path: Path) -> None:
     profile = audit_table(tmp_path / "t")
     assert profile.columns == ("a",)
     assert {finding.code for finding in profile.findings} == {
-        FindingCode.TIMES_CONVERTED_TO_UTC,
+        FindingCode.TIME_ZONE_LEFT_OUT,
         FindingCode.IGNORED_COLUMN,
         FindingCode.MISSING_VALUES,
     }

@@ -15,7 +15,7 @@ from pals_core.data.grid import grid
 from pals_core.data.resampling import resample
 from pals_core.data.table import Table
 from pals_core.errors import InvalidSpec
-from pals_core.spec import Resample
+from pals_core.spec import Aggregation, Resample
 
 # (the data's frequency, the slower one, and that one as pandas' resample understands it)
 PAIRS = [
@@ -36,6 +36,8 @@ PAIRS = [
     ("ME", "QE", "QE-DEC"),
     ("BME", "YS", "YS-JAN"),
     ("QS-JAN", "YE", "YE-DEC"),
+    ("QE-DEC", "YE", "YE-DEC"),
+    ("QS-FEB", "YS-NOV", "YS-NOV"),
 ]
 
 
@@ -129,6 +131,10 @@ def test_the_ends_of_the_calendar_are_whole() -> None:
         ("D-SUN", "h", "cannot be resampled to"),
         ("0D", "h", "cannot be resampled to"),
         ("B", "h", "cannot be resampled to"),
+        ("YS", "QS-FEB", "no slower one made of whole steps"),
+        ("YE", "QE-JAN", "no slower one made of whole steps"),
+        ("2YS-APR", "YS-JAN", "no slower one made of whole steps"),
+        ("2W", "W-SAT", "no slower one made of whole steps"),
         ("D", "fortnight", "of frequency 'fortnight'"),
     ],
 )
@@ -136,3 +142,11 @@ def test_what_is_not_slower_is_refused(slower: str, source: str, message: str) -
     with pytest.raises(InvalidSpec, match=message) as refused:
         bins_of(slower, source)
     assert refused.value.problems[0].pointer == "/data/resample/frequency"
+
+
+def test_the_mean_of_equal_values_is_that_value() -> None:
+    prices = np.random.default_rng(0).uniform(0.01, 9, size=50).round(2)
+    times = pd.date_range("2020-01-01", periods=1461).as_unit("us")
+    table = Table(times, np.tile(prices, (1461, 1)), tuple(f"p{place}" for place in range(50)), "D")
+    means = resample(table, Resample(frequency="MS", aggregation=Aggregation.MEAN))
+    np.testing.assert_array_equal(means.values, np.tile(prices, (48, 1)))

@@ -72,3 +72,12 @@ def test_the_usual_series_may_itself_be_off_the_grid(monkeypatch: pytest.MonkeyP
     assert common.frequency == "h"
     assert [common.spans[name].rows for name in "abc"] == [0, 5, 0]
     assert [finding.column for finding in common.findings] == ["a", "c"]
+
+
+@pytest.mark.parametrize("order", [("slow", "fast"), ("fast", "slow")])
+def test_of_two_series_the_order_decides_nothing(order: tuple[str, str]) -> None:
+    every_day = pd.date_range("2024-01-01", periods=40)
+    times = {"slow": every_day[::2], "fast": every_day}
+    frame = pd.concat([pd.DataFrame({"unique_id": name, "ds": times[name], "y": 1.0}) for name in order])
+    table = Table.from_frame(frame)
+    assert (table.frequency, table.columns) == ("D", order)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pals_core.data.scaling import Scaler
+from pals_core.data.scaling import Scaler, is_constant
 from pals_core.errors import InvalidTable
 
 
@@ -24,6 +24,14 @@ def test_a_constant_column_is_divided_by_one(constant: float) -> None:
     scaler = Scaler.fit(np.full((1001, 1), constant))
     np.testing.assert_array_equal(scaler.std, [1])
     np.testing.assert_array_equal(scaler.scale(np.full((3, 1), constant)), 0)
+
+
+def test_what_differs_by_rounding_alone_is_constant() -> None:
+    rounded = np.array([[0.1 * 3, 1.0], [0.3, np.nextafter(1.0, 2.0)], [0.3, 1.0]])
+    np.testing.assert_array_equal(Scaler.fit(rounded).std, [1, 1])
+    constant = is_constant([-np.inf, 0.3, 1e15, 0.0], [-np.inf, 0.1 * 3, 1e15 + 2, 0.0])
+    assert constant.tolist() == [True, True, False, True]
+    assert not is_constant(-1.0, np.inf)
 
 
 def test_values_whose_variance_overflows_are_refused() -> None:

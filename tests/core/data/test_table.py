@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pals_core.data.parquet_file import read_parquet_file
-from pals_core.data.table import Table, read_table
+from pals_core.data.table import Table, read_table, table_of
 from pals_core.errors import InvalidSpec, InvalidTable
 
 Write = Callable[..., Path]
@@ -141,8 +141,10 @@ def test_a_table_keeps_what_was_read_otherwise_or_left_out() -> None:
     frame = pd.DataFrame(
         {"date": pd.date_range("2024-01-01", periods=4, tz="Europe/Berlin"), "a": [1.0, 2, 3, 5], "note": list("abcd")}
     )
-    zone, left_out = Table.from_frame(frame.assign(date=frame.date.dt.tz_convert("Africa/Lagos"))).notes
-    assert "converted to UTC" in zone
+    moved = frame.assign(date=frame.date.dt.tz_convert("Asia/Tokyo"))
+    assert "converted to UTC" in Table.from_frame(moved).notes[0]
+    zone, left_out = Table.from_frame(frame).notes
+    assert "read as days, without the zone" in zone
     assert "'note' is left out" in left_out
     chosen = Table.from_frame(frame, ["a"])
     assert chosen.notes == (zone,)
@@ -171,3 +173,78 @@ def test_the_commas_of_a_long_table_are_noted(write: Write) -> None:
     table = read_table(write("\n".join(["unique_id;ds;y", *rows])))
     assert table.values[0].tolist() == [1.5, 1.5]
     assert ["decimal commas" in note for note in table.notes] == [True]
+
+
+@pytest.mark.parametrize("frequency", ["B", "D", "W-SUN", "MS"])
+@pytest.mark.parametrize("written", [True, False])
+def test_days_of_a_zone_stay_days_when_its_clocks_change(write: Write, frequency: str, written: bool) -> None:
+    times = pd.date_range("2024-01-01", periods=90, freq=frequency, tz="America/New_York")
+    frame = pd.DataFrame({"date": times, "a": np.arange(90.0)})
+    table = read_table(write(frame.to_csv(index=False))) if written else Table.from_frame(frame)
+    assert list(table.times) == list(times.tz_localize(None))
+    assert table.frequency == frequency
+    (note,) = table.notes
+    assert "read as days, without the zone" in note
+
+
+def test_an_index_of_times_is_the_clock_whatever_columns_are_called() -> None:
+    times = pd.date_range("2024-01-01", periods=6, freq="h", name="delivery")
+    columns = {"timestamp": times - pd.Timedelta("1D"), "time": times.hour, "a": np.arange(6.0)}
+    frame = pd.DataFrame(columns, index=times)
+    table = Table.from_frame(frame)
+    assert (list(table.times), table.frequency, table.columns) == (list(times), "h", ("time", "a"))
+    nameless = frame.rename_axis(None).assign(date=times.date)[["date", "a"]]
+    assert list(Table.from_frame(nameless).times) == list(times)
+    months = pd.DataFrame({"a": [1.0, 2, 3]}, index=pd.period_range("2024-01", periods=3, freq="M"))
+    assert Table.from_frame(months).frequency == "MS"
+
+
+def test_numbers_under_a_usual_name_are_a_series_where_another_column_holds_times(write: Write) -> None:
+    table = read_table(write("Datum,time,a\n2024-01-01,13,1\n2024-01-02,14,2\n2024-01-03,15,3\n"))
+    assert (table.columns, table.frequency) == (("time", "a"), "D")
+    with pytest.raises(InvalidTable, match="column 'time' holds no times"):
+        read_table(write("time,a\n13,1\n14,2\n15,3\n"))
+    with pytest.raises(InvalidTable, match="column 'date' holds no times"):
+        read_table(write("date,made,a\nweek 1,2024-01-01,1\nweek 2,2024-01-02,2\nweek 3,2024-01-03,3\n"))
+
+
+@pytest.mark.parametrize("names", [("001", "002"), ("12E4", "13E4"), ("1.10", "1.2"), ("1", "01")])
+def test_series_ids_stay_as_they_are_written(write: Write, names: tuple[str, str]) -> None:
+    rows = [f"{name},2024-01-0{day},{day}" for name in names for day in range(1, 5)]
+    assert read_table(write("unique_id,ds,y\n" + "\n".join(rows))).columns == names
+
+
+def test_a_name_of_several_lines_costs_no_row(write: Write) -> None:
+    path = write('\n"date","Load\n(kW)\nmean"\n2024-01-01,1\n2024-01-02,2\n2024-01-03,x\n2024-01-04,4\n')
+    with pytest.raises(InvalidTable, match="row 7, column 'Load"):
+        read_table(path)
+    table = read_table(write(path.read_text().replace("x", "3")))
+    assert table.values[:, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_rows_that_end_with_a_separator_more_than_the_header_are_named(write: Write) -> None:
+    with pytest.raises(InvalidTable, match="row 2 ends with an empty cell more than the header has") as refused:
+        read_table(write("date,a\n2024-01-01,1,\n2024-01-02,2,\n2024-01-03,3,\n"))
+    assert refused.value.problems[0].row == 2
+
+
+def test_a_minus_of_its_own_sign_is_a_minus(write: Write) -> None:
+    table = read_table(write("date,a\n2024-01-01,\N{MINUS SIGN}1.5\n2024-01-02,2\n2024-01-03,\N{MINUS SIGN}3\n"))
+    assert table.values[:, 0].tolist() == [-1.5, 2, -3]
+
+
+@pytest.mark.parametrize(
+    "form", ["%d.%m.%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%d/%m/%Y %H:%M:%S", "%d %b %Y %H:%M:%S", "%m/%d/%Y %I:%M %p"]
+)
+def test_times_of_day_with_and_without_seconds_are_read(write: Write, form: str) -> None:
+    times = pd.date_range("2024-01-20", periods=30, freq="7h")
+    path = write("date,a\n" + "".join(f"{time.strftime(form)},{place}\n" for place, time in enumerate(times)))
+    assert list(read_table(path).times) == list(times)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidTable, match="is a folder"):
+        read_table(tmp_path)
+    for given, message in ((pd.Series([1.0, 2]), "not a Series; a Series becomes one by"), ({"a": [1]}, "not a dict")):
+        with pytest.raises(InvalidTable, match=message):
+            table_of(given, None)  # type: ignore[arg-type]

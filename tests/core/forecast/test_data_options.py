@@ -77,7 +77,7 @@ def sunny(steps: int = 4, start: str = "2022-09-17") -> pd.DataFrame:
     return pd.DataFrame({"sun": np.arange(steps) - 1.5}, index=pd.date_range(start, periods=steps, freq="D"))
 
 
-def test_the_future_values_have_a_say(with_sun: Forecaster) -> None:
+def test_the_future_values_have_a_say(with_sun: Forecaster, tmp_path: Path) -> None:
     forecast = with_sun.forecast(future=sunny())
     assert forecast.columns == ("sales", "other")
     assert forecast.timestamps[0] == pd.Timestamp("2022-09-17")
@@ -87,6 +87,10 @@ def test_the_future_values_have_a_say(with_sun: Forecaster) -> None:
     longer = pd.concat([sunny(), sunny(3, "2022-09-21")]).assign(rain=1.0)
     assert same(forecast, with_sun.forecast(future=longer))
     assert same(forecast, with_sun.forecast(future=Table.from_frame(longer)))
+    longer.to_csv(tmp_path / "future.csv")
+    assert same(forecast, with_sun.forecast(future=tmp_path / "future.csv"))
+    with pytest.raises(InvalidForecastInput, match=r"the future values cannot be read: .* not a dict"):
+        with_sun.forecast(future={"sun": [1.0]})  # type: ignore[arg-type]
 
 
 def test_one_step_of_future_is_enough_for_one_step_of_horizon(trained_on: Callable[..., Path]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pals_core.data.split import Part
 from pals_core.data.table import Table
-from pals_core.data.windows import SplitWindows, make_windows
+from pals_core.data.windows import SplitWindows, make_windows, windows_at_once
 from pals_core.spec import DataSpec, SeriesMode
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.forward import ForwardPass
@@ -104,3 +104,25 @@ def test_known_targets_alone_count_and_each_counts_once(series: Table) -> None:
     assert batch.known is not None
     error = (batch.x_enc[:, -1:] - batch.target)[batch.known].double()
     assert loss == pytest.approx(float(error.square().mean()))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batches", "most"), [(32, 1, 64), (1000, 1, 64), (32, 2, 32), (2, 1, 4), (1, 1, 2), (2, 4, 1)]
+)
+def test_no_more_windows_are_forecast_at_once_than_a_small_batch_has_room_for(
+    series: Table, batch_size: int, micro_batches: int, most: int
+) -> None:
+    data = DataSpec(input_len=12, label_len=6, horizon=4)
+    part = make_windows(series, data, at_once=windows_at_once(batch_size, micro_batches)).train
+    sizes: list[int] = []
+
+    class Watched(Repeat):
+        def forward(self, x_enc: Tensor, *rest: Tensor) -> Tensor:
+            sizes.append(len(x_enc))
+            return super().forward(x_enc, *rest)
+
+    loss = mean_squared_error(ForwardPass(Watched(), CPU, Arithmetic()), part, all_windows(part, CPU))
+    assert (len(sizes), sum(sizes)) == (-(-len(part) // most), len(part))
+    assert max(sizes) <= most
+    whole = make_windows(series, data).train
+    assert loss == pytest.approx(mean_squared_error(REPEAT, whole, all_windows(whole, CPU)), rel=1e-6)
