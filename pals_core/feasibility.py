@@ -109,8 +109,7 @@ def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
     return (
         *problems,
         *_room_problems(spec, profile, lengths),
-        *_update_problems(spec, profile),
-        *_warmup_problems(spec, profile),
+        *step_problems(spec, _window_counts(spec, profile).train // spec.training.batch_size),
     )
 
 
@@ -334,9 +333,14 @@ def _room_problems_of(rows: _Rows, spec: Spec, lengths: WindowLengths) -> list[P
     return []
 
 
-def _update_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
+def step_problems(spec: Spec, steps_per_epoch: int) -> tuple[Problem, ...]:
+    """Return what is wrong with a resolved spec whose epochs have so many steps."""
+    return (*_update_problems(spec, steps_per_epoch), *_warmup_problems(spec, steps_per_epoch))
+
+
+def _update_problems(spec: Spec, steps: int) -> list[Problem]:
     """A method with a target must come to an update; PALS may find that it has none."""
-    method, steps = spec.method, _window_counts(spec, profile).train // spec.training.batch_size
+    method = spec.method
     if not steps or not isinstance(method, UpdatingMethodSpec) or isinstance(method, PalsMethodSpec):
         return []
     schedule = UpdateSchedule.of(method, epochs=spec.training.epochs, steps_per_epoch=steps)
@@ -352,9 +356,9 @@ def _update_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
     return [Problem(message, pointer="/method/update_interval")]
 
 
-def _warmup_problems(spec: Spec, profile: TableProfile) -> list[Problem]:
+def _warmup_problems(spec: Spec, steps_per_epoch: int) -> list[Problem]:
     training = spec.training
-    steps = training.epochs * (_window_counts(spec, profile).train // training.batch_size)
+    steps = training.epochs * steps_per_epoch
     if not steps or training.warmup_steps < steps:
         return []
     message = f"warmup_steps {training.warmup_steps} leave nothing of the {steps} steps: at most {steps - 1} fits"

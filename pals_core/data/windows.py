@@ -136,6 +136,7 @@ class SplitWindows:
     times: pd.DatetimeIndex  # [N], of the rows of the shared tensors
     parts: tuple[Parts, ...]  # of each group, as rows of the shared tensors
     treated: tuple[TreatedColumn, ...]  # known-future ones as well, of pooled series those of each
+    left_out: int  # training windows of whose target nothing is known
 
     def to(self, device: torch.device | str) -> SplitWindows:
         """Return the same windows with their shared tensors on `device`."""
@@ -191,8 +192,9 @@ def make_windows(
             raise InvalidTable(message, (Problem(message, pointer="/data/missing"),))
         return windows
 
+    train = windows_of("train")
     return SplitWindows(
-        train=windows_of("train"),
+        train=train,
         validation=windows_of("validation"),
         test=windows_of("test"),
         scaler=joined([group.scaler for group in scaled]),
@@ -207,6 +209,7 @@ def make_windows(
         times=concatenated_times(scaled),
         parts=parts,
         treated=tuple(column for group in scaled for column in group.treated),
+        left_out=sum(len(_window_starts(part.train, lengths, part.train.start)) for part in parts) - len(train),
     )
 
 

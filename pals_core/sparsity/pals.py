@@ -60,4 +60,5 @@ class PalsController:
         return {}
 
     def load_state(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:  # noqa: ARG002
-        self.best = None if state["best"] is None else Best(**state["best"])
+        best = state["best"]
+        self.best = None if best is None else Best(loss=float(best["loss"]), sparsity=float(best["sparsity"]))

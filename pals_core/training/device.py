@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ from pals_core.spec import DeviceChoice
 from pals_core.torch_defaults import own_torch_defaults
 
 Item = TypeVar("Item")
+
+# The global random state is one for all threads. Of one thread, a training may be within another one.
+_turn = threading.RLock()
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,8 +35,9 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
 
     Its defaults are the package's own. Dropout and initial weights draw from torch's global state. What the consumer
     draws between two items, or another training, so changes nothing here, and nothing here changes what the consumer
-    draws. On a GPU, `deterministic` allows only algorithms that repeat themselves (on a CPU all do), and single
-    precision is just that, where cuDNN by default multiplies ten bits of each number.
+    draws; iterators of several threads take turns. On a GPU, `deterministic` allows only algorithms that repeat
+    themselves (on a CPU all do), and single precision is just that, where cuDNN by default multiplies ten bits of each
+    number.
     """
     strict = deterministic and device.type == "cuda"
     if strict:
@@ -40,19 +45,40 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     own = random_state(device)
     while True:
-        outer, outer_strict = random_state(device), torch.are_deterministic_algorithms_enabled()
-        set_random_state(own, device)
-        torch.use_deterministic_algorithms(strict or outer_strict)
         try:
-            with own_torch_defaults(), _all_bits_multiplied() if device.type == "cuda" else nullcontext():
-                item = next(items)
+            with (
+                _turn,
+                own_torch_defaults(),
+                _algorithms_that_repeat(strict),
+                _all_bits_multiplied() if device.type == "cuda" else nullcontext(),
+            ):
+                outer = random_state(device)
+                set_random_state(own, device)
+                try:
+                    item = next(items)
+                finally:
+                    own = random_state(device)
+                    set_random_state(outer, device)
         except StopIteration:
             return
-        finally:
-            own = random_state(device)
-            set_random_state(outer, device)
-            torch.use_deterministic_algorithms(outer_strict)
         yield item
+
+
+@contextmanager
+def _algorithms_that_repeat(strict: bool) -> Iterator[None]:
+    """Have torch refuse others where that is asked for; where it is not, leave what the consumer asks for."""
+    if not strict:
+        yield
+        return
+    outer, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(outer, warn_only=warn_only)
 
 
 @contextmanager
@@ -95,6 +121,14 @@ RandomState = tuple[torch.Tensor, torch.Tensor | None]
 
 def random_state(device: torch.device) -> RandomState:
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def seed_random_state(seed: int, device: torch.device) -> None:
+    """Seed what a training on the device draws from, and no other device's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def set_random_state(state: RandomState, device: torch.device) -> None:

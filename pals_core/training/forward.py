@@ -72,6 +72,10 @@ class ForwardPass:
         """Return the forecasts, [B, H, C] in scaled units."""
         products = LinearLayersByOneDnn() if self._by_onednn else nullcontext()
         run = self._in_training if self.model.training else self.model
-        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._in_bf16), products:
-            forecast: Tensor = run(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
+        try:
+            with torch.autocast(self._device_type, torch.bfloat16, enabled=self._in_bf16), products:
+                forecast: Tensor = run(batch.x_enc, batch.x_mark_enc, batch.x_dec, batch.x_mark_dec)
+        finally:
+            # Within a context of the caller's, torch would keep the rounded weights, and take them for the next ones.
+            torch.clear_autocast_cache()
         return forecast.float()

@@ -16,6 +16,7 @@ from pals_core.evaluation.conformal import calibrate
 from pals_core.evaluation.measure import measure
 from pals_core.evaluation.origins import origins_of_test
 from pals_core.evaluation.seasonal import learn_season
+from pals_core.feasibility import step_problems
 from pals_core.flops import count_flops
 from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.masks import MaskSet
@@ -81,6 +82,8 @@ class TrainingLoop:
         if not order.steps_per_epoch:
             message = f"batch_size {recipe.batch_size} exceeds the {len(train)} training windows"
             raise InvalidSpec(message, (Problem(message, pointer="/training/batch_size"),))
+        if problems := step_problems(spec, order.steps_per_epoch):
+            raise InvalidSpec(problems[0].message, problems)
         self.total_steps = recipe.epochs * order.steps_per_epoch
         self.model = build_forecaster(spec, train.values.shape[1], train.marks.shape[1]).to(device)
         self.masks = MaskSet(self.model.named_parameters())
@@ -141,6 +144,8 @@ class TrainingLoop:
             yield Message(level="warning", message=warning)
         if resume_from is None:
             yield from _notes(self.table_notes, self.windows, self.spec.data)
+            if self.windows.left_out:
+                yield Message(level="warning", message=self._note_of_fewer_windows())
         self.model.train()
         while self.state.step < self.total_steps and not self.stopping.is_due:
             yield from self._steps_of_epoch()
@@ -153,6 +158,14 @@ class TrainingLoop:
                 + goal.advice,
             )
         yield from self._measure_best()
+
+    def _note_of_fewer_windows(self) -> str:
+        known, order = len(self.windows.train), self.state.order
+        return (
+            f"{self.windows.left_out} of {known + self.windows.left_out} training windows are left out, since nothing "
+            f"is known of their targets: an epoch has {order.steps_per_epoch} steps, which an update_interval that was "
+            "left open does not know of"
+        )
 
     def _learning_rate_at(self, step: int) -> float:
         return learning_rate_at(step, self.spec.training, self.state.order.steps_per_epoch)

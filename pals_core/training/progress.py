@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.errors import ErrorCode, TrainingFailed
 
 FLUSH_SECONDS = 0.5
 FLUSH_STEPS = 50
+
+
+class EpochLosses(HeaderPart):
+    """The losses of an epoch so far."""
+
+    sum: float
+    steps: int = Field(ge=0)
 
 
 class LossBuffer:
@@ -60,14 +68,14 @@ class LossBuffer:
         self._epoch_sum, self._epoch_steps = 0.0, 0
         return mean
 
-    def state_dict(self) -> dict[str, Any]:
+    def state(self) -> EpochLosses:
         """Return what is known of the epoch so far; nothing may wait to be flushed."""
         if self._losses:
             raise ValueError(f"{len(self._losses)} losses have not been flushed")
-        return {"sum": self._epoch_sum, "steps": self._epoch_steps}
+        return EpochLosses(sum=self._epoch_sum, steps=self._epoch_steps)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._epoch_sum, self._epoch_steps = state["sum"], state["steps"]
+    def load(self, state: EpochLosses) -> None:
+        self._epoch_sum, self._epoch_steps = state.sum, state.steps
 
 
 def require_finite(loss: float, step: int, learning_rate: float, which: str) -> float:

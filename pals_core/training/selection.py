@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from pydantic import Field
+
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.spec import FrozenSpec, PalsMethodSpec, TargetMethodSpec
 
 # A sparsity is a quotient of whole numbers, a target a decimal fraction.
@@ -38,6 +39,21 @@ def goal_of(method: FrozenSpec) -> Goal:
     return Goal(0.0, awaited=False)
 
 
+class BestSoFar(HeaderPart):
+    """The best epoch so far; 0 before there is one, which then has no loss."""
+
+    epoch: int = Field(ge=0)
+    loss: float | None
+    reached_target: bool
+
+
+class StoppingSoFar(HeaderPart):
+    """The lowest validation loss that counted so far, and the epochs since."""
+
+    lowest: float | None
+    without: int = Field(ge=0)
+
+
 class BestEpoch:
     """The epoch of lowest validation loss among those that reached the goal; among all while none did.
 
@@ -58,13 +74,12 @@ class BestEpoch:
             self.epoch, self._loss, self.reached_target = epoch, loss, reached
         return better
 
-    def state_dict(self) -> dict[str, Any]:
-        loss = self._loss if self.epoch else None
-        return {"epoch": self.epoch, "loss": loss, "reached_target": self.reached_target}
+    def state(self) -> BestSoFar:
+        return BestSoFar(epoch=self.epoch, loss=self._loss if self.epoch else None, reached_target=self.reached_target)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.epoch, self.reached_target = state["epoch"], state["reached_target"]
-        self._loss = math.inf if state["loss"] is None else state["loss"]
+    def load(self, state: BestSoFar) -> None:
+        self.epoch, self.reached_target = state.epoch, state.reached_target
+        self._loss = math.inf if state.loss is None else state.loss
 
 
 class EarlyStopping:
@@ -94,10 +109,9 @@ class EarlyStopping:
         else:
             self._without += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        lowest = self._lowest if math.isfinite(self._lowest) else None
-        return {"lowest": lowest, "without": self._without}
+    def state(self) -> StoppingSoFar:
+        return StoppingSoFar(lowest=self._lowest if math.isfinite(self._lowest) else None, without=self._without)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._lowest = math.inf if state["lowest"] is None else state["lowest"]
-        self._without = state["without"]
+    def load(self, state: StoppingSoFar) -> None:
+        self._lowest = math.inf if state.lowest is None else state.lowest
+        self._without = state.without

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pals_core.checkpoint.file import PackedMasks, stored_tensors
 from pals_core.checkpoint.header import EpochSummary
+from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.positions import decode_positions
 from pals_core.checkpoint.values import active_values
 from pals_core.sparsity.decision import Move
@@ -20,8 +22,27 @@ from pals_core.sparsity.method import SparsityMethod
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.batch_order import BatchOrder
 from pals_core.training.device import random_state, set_random_state
-from pals_core.training.progress import LossBuffer
-from pals_core.training.selection import BestEpoch, EarlyStopping
+from pals_core.training.progress import EpochLosses, LossBuffer
+from pals_core.training.selection import BestEpoch, BestSoFar, EarlyStopping, StoppingSoFar
+
+# What Adam and AdamW keep of a parameter.
+_STEP = "step"
+_MOMENTS = {_STEP, "exp_avg", "exp_avg_sq"}
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class PlainState(HeaderPart):
+    """What of a training is not a tensor."""
+
+    step: int = Field(ge=0, strict=True)
+    density_sum: float = Field(ge=0)
+    moves: dict[Move, Count]
+    epochs: tuple[EpochSummary, ...]
+    losses: EpochLosses
+    best: BestSoFar
+    stopping: StoppingSoFar
+    method: dict[str, JsonValue]
 
 
 @dataclass
@@ -72,18 +93,18 @@ class TrainingState:
         self._packed_masks = PackedMasks.of(self.masks.now(), self._packed_masks)
         return self._packed_masks
 
-    def plain(self) -> dict[str, Any]:
-        """Return what is not a tensor, as JSON data."""
-        return {
-            "step": self.step,
-            "density_sum": self.density_sum,
-            "moves": {str(move): count for move, count in self.moves.items()},
-            "epochs": [epoch.model_dump(mode="json") for epoch in self.epochs],
-            "losses": self.losses.state_dict(),
-            "best": self.best.state_dict(),
-            "stopping": self.stopping.state_dict(),
-            "method": self.method.state_dict(),
-        }
+    def plain(self) -> PlainState:
+        """Return what is not a tensor."""
+        return PlainState(
+            step=self.step,
+            density_sum=self.density_sum,
+            moves=self.moves,
+            epochs=tuple(self.epochs),
+            losses=self.losses.state(),
+            best=self.best.state(),
+            stopping=self.stopping.state(),
+            method=self.method.state_dict(),
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors, on the CPU: `weight/…`, `mask/…`, `optimizer/…`, `method/…` and `random/…`."""
@@ -106,8 +127,10 @@ class TrainingState:
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     @torch.no_grad()
-    def load(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def load(self, plain: PlainState, tensors: Mapping[str, Tensor]) -> None:
         """Take over a training of the same spec; raises KeyError, ValueError or RuntimeError where it does not fit."""
+        if len(plain.epochs) != plain.step // self.order.steps_per_epoch or plain.best.epoch > len(plain.epochs):
+            raise ValueError(f"it has {len(plain.epochs)} epochs at step {plain.step}, the best {plain.best.epoch}")
         masks: dict[str, Tensor] = {}
         for name, tensor in stored_tensors(self.model).items():
             weight = tensors[f"weight/{name}"]
@@ -122,31 +145,40 @@ class TrainingState:
                 raise ValueError(f"{name} has the shape {tuple(weight.shape)}")
             tensor.copy_(weight)
         self.masks.load_state_dict(masks)
-        self._load_optimizer(masks, tensors)
-        self.method.load_state(plain["method"], _under("method/", tensors))
+        self._load_optimizer(masks, tensors, plain.step)
+        self.method.load_state(plain.method, _under("method/", tensors))
         self.order.load_state(tensors["random/order"])
         # A state made without a GPU has none of its generator, which then stays as seeded.
         on_gpu = tensors.get("random/gpu") if self.device.type == "cuda" else None
         set_random_state((tensors["random/cpu"], on_gpu), self.device)
-        self.losses.load_state_dict(plain["losses"])
-        self.best.load_state_dict(plain["best"])
-        self.stopping.load_state_dict(plain["stopping"])
-        self.step, self.density_sum = plain["step"], plain["density_sum"]
-        self.moves = {move: plain["moves"][move] for move in Move}
-        self.epochs = [EpochSummary.model_validate(epoch) for epoch in plain["epochs"]]
+        self.losses.load(plain.losses)
+        self.best.load(plain.best)
+        self.stopping.load(plain.stopping)
+        self.step, self.density_sum = plain.step, plain.density_sum
+        self.moves = {move: plain.moves[move] for move in Move}
+        self.epochs = list(plain.epochs)
 
-    def _load_optimizer(self, masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    def _load_optimizer(self, masks: Mapping[str, Tensor], tensors: Mapping[str, Tensor], steps: int) -> None:
+        """Torch checks none of it, and its fused step would write over the end of a moment that is too small."""
         state: dict[int, dict[str, Tensor]] = {}
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         in_order = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for position, parameter in enumerate(in_order):
             name = names[parameter]
-            for key, value in _under(f"optimizer/{name}/", tensors).items():
+            found = _under(f"optimizer/{name}/", tensors)
+            if found and set(found) != _MOMENTS:
+                raise ValueError(f"the optimiser has {sorted(found)} of {name}")
+            for key, value in found.items():
                 moment = value
                 if name in masks and value.ndim:
                     moment = torch.zeros(parameter.shape, dtype=value.dtype)
                     moment[masks[name]] = value
+                fitting = torch.zeros(()) if key == _STEP else parameter
+                if moment.dtype != fitting.dtype or moment.shape != fitting.shape:
+                    raise ValueError(f"the optimiser's {key} of {name} is {moment.dtype} of {tuple(moment.shape)}")
                 state.setdefault(position, {})[key] = moment
+        if steps and not state:
+            raise ValueError("the optimiser's moments are missing")
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 

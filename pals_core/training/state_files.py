@@ -27,7 +27,7 @@ from pals_core.errors import InvalidCheckpoint, listed, pointer_of
 from pals_core.spec import Spec
 from pals_core.training.epoch_checkpoints import EpochCheckpoints
 from pals_core.training.events import StateSaved
-from pals_core.training.state import TrainingState
+from pals_core.training.state import PlainState, TrainingState
 from pals_core.training.surroundings import Surroundings, differences
 
 STATE_KEY = "pals_state"
@@ -43,7 +43,7 @@ class StateHeader(HeaderPart):
     table_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="Of the times and values that are read.")
     surroundings: Surroundings
     reproducible: bool = Field(description="Whether a training that goes on in these surroundings ends as if unbroken.")
-    plain: dict[str, JsonValue]
+    plain: PlainState
 
 
 @dataclass
@@ -115,6 +115,8 @@ class StateFiles:
             file.verify()
             tensors = file.read_all()
         try:
+            if len(header.plain.epochs) > self.spec.training.epochs:
+                raise ValueError(f"it has {len(header.plain.epochs)} epochs")
             best_file = _bytes(tensors.pop(_BEST, None))
             state.load(header.plain, tensors)
         except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:

@@ -19,7 +19,7 @@ from pals_core.training.arithmetic import Arithmetic, Products
 class Surroundings(HeaderPart):
     """What has a say in how arithmetic is rounded, and the versions that a checkpoint names."""
 
-    threads: int = Field(ge=1, description="CPU threads.")
+    threads: int = Field(ge=1, le=65_536, description="CPU threads.")
     device: str = Field(description="cpu, or the GPU's name.")
     processor: str = Field(description="Digest of the CPU's model, instruction sets and cache sizes.")
     precision: Precision

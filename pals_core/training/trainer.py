@@ -9,10 +9,15 @@ from pathlib import Path
 import torch
 
 from pals_core.data.table import Table
-from pals_core.errors import InvalidSpec, Problem, TrainingFailed
+from pals_core.errors import InvalidCheckpoint, InvalidSpec, Problem, TrainingFailed
 from pals_core.heap import freed_memory_kept
 from pals_core.spec import DeviceChoice, Spec
-from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
+from pals_core.training.device import (
+    choose_device,
+    seed_random_state,
+    with_own_torch_state,
+    with_readable_failures,
+)
 from pals_core.training.events import TrainingEvent
 from pals_core.training.loop import TrainingLoop
 from pals_core.training.state_files import StateFiles, threads_of
@@ -95,12 +100,12 @@ class Trainer:
             if getattr(getattr(self.spec, section), name, ...) is None:
                 message = f"{name} is not set; resolve the spec against its table first"
                 raise InvalidSpec(message, (Problem(message, pointer=f"/{section}/{name}"),))
-        threads = self.threads
+        outer, threads = torch.get_num_threads(), self.threads
         if threads is None and self.resume_from is not None:
             threads = threads_of(self.resume_from)
         if threads is not None:
             torch.set_num_threads(threads)
-        torch.manual_seed(self.spec.training.seed)
+        seed_random_state(self.spec.training.seed, device)
         loop = TrainingLoop(
             self.spec,
             self.table,
@@ -115,5 +120,8 @@ class Trainer:
         self._states = loop.states
         try:
             yield from loop.run(self.resume_from)
+        except InvalidCheckpoint:
+            torch.set_num_threads(outer)
+            raise
         finally:
             self._best_checkpoint = loop.best_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -52,10 +53,27 @@ def another_device() -> Iterator[None]:
         torch.set_default_device(None)
 
 
+@contextmanager
+def no_automatic_casts() -> Iterator[None]:
+    with torch.autocast("cpu", enabled=False):
+        yield
+
+
+@contextmanager
+def products_of_bfloat16() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 SETTINGS: tuple[Callable[[], AbstractContextManager[object]], ...] = (
     double_precision,
     another_device,
     automatic_casts,
+    no_automatic_casts,
+    products_of_bfloat16,
     torch.inference_mode,
     torch.no_grad,
 )
@@ -63,7 +81,13 @@ SETTINGS: tuple[Callable[[], AbstractContextManager[object]], ...] = (
 
 @contextmanager
 def all_at_once() -> Iterator[None]:
-    with double_precision(), another_device(), automatic_casts(), torch.inference_mode():
+    with (
+        double_precision(),
+        another_device(),
+        automatic_casts(),
+        products_of_bfloat16(),
+        torch.inference_mode(),
+    ):
         yield
 
 
@@ -89,6 +113,27 @@ def test_training_loading_and_forecasting_are_the_same_under_any(
         assert np.array_equal(inside, outside), setting
         forecasts.append((folder / "epoch-001.pals.safetensors").read_bytes())
     assert len(set(forecasts)) == 1
+
+
+@pytest.mark.parametrize("setting", [automatic_casts, no_automatic_casts, products_of_bfloat16])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_wide_network_trains_the_same_in_either_precision(
+    precision: str,
+    setting: Callable[[], AbstractContextManager[object]],
+    series: Table,
+    make_spec: Callable[..., Spec],
+    tmp_path: Path,
+) -> None:
+    model = {"name": "transformer", "d_model": 64, "d_ff": 64, "heads": 2, "encoder_layers": 1}
+    spec = make_spec(model=model, training={"epochs": 2, "precision": precision})
+    list(Trainer(spec, series, tmp_path / "usual").run())
+    with setting():
+        list(Trainer(spec, series, tmp_path / "other").run())
+    usual, other = (
+        {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (tmp_path / name).iterdir()}
+        for name in ("usual", "other")
+    )
+    assert usual == other
 
 
 @pytest.mark.parametrize("setting", [all_at_once, torch.no_grad])
@@ -172,3 +217,4 @@ def test_the_callers_settings_come_back_even_after_an_error() -> None:
         assert torch.empty(1).device.type == "meta"
         assert torch.is_inference_mode_enabled()
         assert torch.is_autocast_enabled("cpu")
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"

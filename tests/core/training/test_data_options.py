@@ -146,3 +146,50 @@ def test_a_long_frame_is_trained_pooled_and_a_wide_one_joint(tmp_path: Path) -> 
     with pytest.raises(InvalidSpec, match="does not share the times") as refused:
         train(joint, pd.concat(frames), tmp_path / "joint")
     assert refused.value.problems[0].pointer == "/data/series"
+
+
+def with_a_long_gap() -> Table:
+    table = wide()
+    table.values[20:126] = np.nan
+    return table
+
+
+def test_windows_of_which_nothing_is_known_are_said(tmp_path: Path) -> None:
+    spec = Spec.model_validate(
+        {
+            "data": {"horizon": 4, "input_len": 8, "missing": "mask"},
+            "model": "dlinear",
+            "training": {"epochs": 1, "batch_size": 4},
+        }
+    )
+    said: list[str] = []
+    train(
+        spec, with_a_long_gap(), tmp_path, lambda event: said.append(event.message) if event.type == "message" else None
+    )
+    (note,) = (message for message in said if "training windows are left out" in message)
+    windows = make_windows(with_a_long_gap(), resolve(spec, profile_of(with_a_long_gap())).data)
+    whole = make_windows(wide(), resolve(spec, profile_of(wide())).data)
+    assert windows.left_out == len(whole.train) - len(windows.train) > 0
+    assert note.startswith(f"{windows.left_out} of {len(whole.train)} training windows")
+    assert f"an epoch has {len(windows.train) // 4} steps" in note
+
+
+@pytest.mark.parametrize(
+    ("method", "training", "pointer"),
+    [
+        ({"name": "gmp", "sparsity": 0.8, "update_interval": 7}, {}, "/method/update_interval"),
+        ("dense", {"warmup_steps": 20}, "/training/warmup_steps"),
+    ],
+)
+def test_what_too_few_of_them_leave_no_room_for_is_refused(
+    method: Any, training: dict[str, int], pointer: str, tmp_path: Path
+) -> None:
+    fields = {
+        "data": {"horizon": 4, "input_len": 8, "missing": "mask"},
+        "model": "dlinear",
+        "method": method,
+        "training": {"epochs": 1, "batch_size": 4} | training,
+    }
+    with pytest.raises(InvalidSpec) as refused:
+        train(fields, with_a_long_gap(), tmp_path)
+    assert [problem.pointer for problem in refused.value.problems] == [pointer]

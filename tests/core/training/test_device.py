@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,12 @@ from pals_core.data.table import Table
 from pals_core.errors import ErrorCode, TrainingFailed
 from pals_core.spec import Spec
 from pals_core.training import device as device_module
-from pals_core.training.device import choose_device, with_own_torch_state, with_readable_failures
+from pals_core.training.device import (
+    choose_device,
+    seed_random_state,
+    with_own_torch_state,
+    with_readable_failures,
+)
 from pals_core.training.events import Finished, StateSaved
 from pals_core.training.trainer import Trainer
 
@@ -40,6 +48,46 @@ def test_two_random_sequences_do_not_disturb_each_other() -> None:
 
     assert seen == expected
     assert torch.equal(torch.stack(outer), outer_alone)
+
+
+def test_random_sequences_of_several_threads_do_not_disturb_each_other() -> None:
+    def patient(seed: int) -> Iterator[float]:
+        for draw in draws(seed):
+            time.sleep(0.001)  # another thread may go on
+            yield draw
+
+    alone = {seed: list(islice(with_own_torch_state(draws(seed), CPU, False), 50)) for seed in range(4)}
+    with ThreadPoolExecutor() as threads:
+        together = threads.map(lambda seed: list(islice(with_own_torch_state(patient(seed), CPU, False), 50)), alone)
+        assert dict(zip(alone, together, strict=True)) == alone
+
+
+def test_what_the_consumer_asks_of_algorithms_stays() -> None:
+    def told() -> Iterator[tuple[bool, bool]]:
+        while True:
+            yield torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        assert next(with_own_torch_state(told(), CPU, True)) == (True, True)
+        assert next(told()) == (True, True)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_training_seeds_no_generator_but_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append(("cuda", seed)))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seeded.append(("all", seed)))
+    before = torch.get_rng_state()
+    try:
+        seed_random_state(7, CPU)
+        drawn = torch.rand(3)
+        torch.default_generator.manual_seed(7)
+        assert torch.equal(torch.rand(3), drawn)
+    finally:
+        torch.set_rng_state(before)
+    assert not seeded
 
 
 def test_a_gpu_multiplies_single_precision_as_it_is_for_the_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from pals_core.checkpoint.tensor_file import open_tensors, write_tensors
 from pals_core.data.table import Table
@@ -99,6 +102,84 @@ def test_a_state_of_another_network_is_refused_although_its_digest_is_right(
     save_file(tensors, state, metadata={STATE_KEY: text})
     with pytest.raises(InvalidCheckpoint, match="no digest"):
         next(Trainer(spec, short, tmp_path, resume_from=state).run())
+
+
+PLAIN: dict[str, tuple[list[str], Any]] = {
+    "a step of text": (["step"], "12"),
+    "no step": (["step"], None),
+    "a step before the first": (["step"], -1),
+    "a step that its epochs have not": (["step"], 10**9),
+    "a density of text": (["density_sum"], "x"),
+    "a loss of text": (["best", "loss"], "x"),
+    "a best epoch to come": (["best", "epoch"], 2),
+    "patience of text": (["stopping", "without"], "x"),
+    "a sum of text": (["losses", "sum"], "x"),
+    "fewer losses than none": (["losses", "steps"], -5),
+    "PALS's loss of text": (["method", "best", "loss"], "x"),
+    "a count of text": (["moves", "shrink"], "x"),
+    "no epochs": (["epochs"], []),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_forged_description_is_refused(
+    name: str, short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec, content = state_bytes
+    state = write(content, "state.safetensors")
+    with open_tensors(state, STATE_KEY) as file:
+        described, tensors = json.loads(file.text), file.read_all()
+    (*path, last), value = PLAIN[name]
+    place = described["plain"]
+    for key in path:
+        place = place[key]
+    place[last] = value
+    write_tensors(state, STATE_KEY, json.dumps(described), tensors)
+    with pytest.raises(InvalidCheckpoint):
+        list(Trainer(spec, short, tmp_path, resume_from=state).run())
+
+
+FORGERIES: dict[str, Callable[[str, Tensor], Tensor | None]] = {
+    "moments of one element": lambda name, moment: moment[:1] if name.endswith("bias/exp_avg") else moment,
+    "moments twice as long": lambda name, moment: moment.repeat(2) if name.endswith("bias/exp_avg") else moment,
+    "whole moments": lambda name, moment: moment.int() if name.endswith("weight/exp_avg") else moment,
+    "a moment missing": lambda name, moment: None if name.endswith("exp_avg_sq") else moment,
+    "no moments": lambda name, moment: None,
+    "steps of several": lambda name, moment: moment.repeat(3) if name.endswith("/step") else moment,
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forged_moments_are_refused(
+    name: str, short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec, content = state_bytes
+    state = write(content, "state.safetensors")
+    with open_tensors(state, STATE_KEY) as file:
+        text, tensors = file.text, file.read_all()
+    forged = {
+        key: FORGERIES[name](key, value) if key.startswith("optimizer/") else value for key, value in tensors.items()
+    }
+    write_tensors(state, STATE_KEY, text, {key: value.clone() for key, value in forged.items() if value is not None})
+    with pytest.raises(InvalidCheckpoint, match="does not fit"):
+        next(Trainer(spec, short, tmp_path, resume_from=state).run())
+
+
+@pytest.mark.parametrize("threads", [3, 2**40])
+def test_a_refused_state_leaves_the_threads_alone(
+    threads: int, short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec, content = state_bytes
+    state = write(content, "state.safetensors")
+    with open_tensors(state, STATE_KEY) as file:
+        described, tensors = json.loads(file.text), file.read_all()
+    described["surroundings"]["threads"] = threads
+    del tensors["weight/trend.bias"]
+    write_tensors(state, STATE_KEY, json.dumps(described), tensors)
+    before = torch.get_num_threads()
+    with pytest.raises(InvalidCheckpoint):
+        next(Trainer(spec, short, tmp_path, resume_from=state).run())
+    assert torch.get_num_threads() == before
 
 
 def test_a_missing_state_is_a_missing_file(short: Table, state_bytes: tuple[Spec, bytes], tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def test_a_buffer_goes_on_where_another_left_off() -> None:
     first, second = LossBuffer(rate), LossBuffer(rate)
     first.add(1, torch.tensor(1.0))
     with pytest.raises(ValueError, match="not been flushed"):
-        first.state_dict()
+        first.state()
     first.flush()
-    second.load_state_dict(first.state_dict())
+    second.load(first.state())
     second.add(2, torch.tensor(2.0))
     second.flush()
     assert second.end_epoch() == 1.5

@@ -103,7 +103,7 @@ def test_a_field_of_another_model_or_method_is_not_recommended(
 
 
 def test_what_was_read_otherwise_or_left_out_is_said(series: Table, tmp_path: Path) -> None:
-    frame = frame_of(series).tz_localize("Africa/Lagos").assign(note="calm")
+    frame = frame_of(series).tz_localize("UTC").tz_convert("Africa/Lagos").assign(note="calm")
     said: list[str] = []
 
     def hear(event: TrainingEvent) -> None:
