@@ -96,13 +96,13 @@ def test_a_process_frozen_in_a_transaction_loses_its_rows_in_postgresql_after_a_
     postgres_server: PostgresServer,
 ) -> None:
     url = postgres_server.create_database()
-    settings = Settings.model_validate({"database_url": url, "lease_seconds": 0.2})
-    frozen = open_database(settings)
-    schema.upgrade(frozen)
-    with frozen.write() as session:
+    waiting = open_database(Settings.model_validate({"database_url": url}))
+    schema.upgrade(waiting)
+    with waiting.write() as session:
         session.add(Leader(name="a", holder="me", expires_at=MOMENT))
 
-    waiting = open_database(Settings.model_validate({"database_url": url}))
+    # All that is done in so short a lease is what it is to be lost in.
+    frozen = open_database(Settings.model_validate({"database_url": url, "lease_seconds": 0.2}))
     with pytest.raises(DBAPIError) as lost, frozen.write() as asleep:
         asleep.get_one(Leader, "a", with_for_update=True)
         with waiting.write() as session:

@@ -34,6 +34,11 @@ def state_bytes(short: Table, make_spec: MakeSpec, tmp_path_factory: pytest.Temp
     raise AssertionError("no state was saved")
 
 
+def opened(state: Path) -> tuple[Path, str, dict[str, Tensor]]:
+    with open_tensors(state, STATE_KEY) as file:
+        return state, file.text, file.read_all()
+
+
 @pytest.mark.parametrize(
     ("training", "places"),
     [
@@ -92,9 +97,7 @@ def test_a_state_of_another_network_is_refused_although_its_digest_is_right(
     short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
 ) -> None:
     spec, content = state_bytes
-    state = write(content, "state.safetensors")
-    with open_tensors(state, STATE_KEY) as file:
-        text, tensors = file.text, file.read_all()
+    state, text, tensors = opened(write(content, "state.safetensors"))
     del tensors["weight/trend.bias"]
     write_tensors(state, STATE_KEY, text, tensors)
     with pytest.raises(InvalidCheckpoint, match="does not fit"):
@@ -126,9 +129,8 @@ def test_a_forged_description_is_refused(
     name: str, short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
 ) -> None:
     spec, content = state_bytes
-    state = write(content, "state.safetensors")
-    with open_tensors(state, STATE_KEY) as file:
-        described, tensors = json.loads(file.text), file.read_all()
+    state, text, tensors = opened(write(content, "state.safetensors"))
+    described = json.loads(text)
     (*path, last), value = PLAIN[name]
     place = described["plain"]
     for key in path:
@@ -154,9 +156,7 @@ def test_forged_moments_are_refused(
     name: str, short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
 ) -> None:
     spec, content = state_bytes
-    state = write(content, "state.safetensors")
-    with open_tensors(state, STATE_KEY) as file:
-        text, tensors = file.text, file.read_all()
+    state, text, tensors = opened(write(content, "state.safetensors"))
     forged = {
         key: FORGERIES[name](key, value) if key.startswith("optimizer/") else value for key, value in tensors.items()
     }
@@ -170,9 +170,8 @@ def test_a_refused_state_leaves_the_threads_alone(
     threads: int, short: Table, state_bytes: tuple[Spec, bytes], write: Callable[..., Path], tmp_path: Path
 ) -> None:
     spec, content = state_bytes
-    state = write(content, "state.safetensors")
-    with open_tensors(state, STATE_KEY) as file:
-        described, tensors = json.loads(file.text), file.read_all()
+    state, text, tensors = opened(write(content, "state.safetensors"))
+    described = json.loads(text)
     described["surroundings"]["threads"] = threads
     del tensors["weight/trend.bias"]
     write_tensors(state, STATE_KEY, json.dumps(described), tensors)
