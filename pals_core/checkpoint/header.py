@@ -136,6 +136,9 @@ class StoredPrecision(StrEnum):
     INT8 = "int8"
 
 
+Moves = dict[Move, Annotated[int, Field(ge=0)]]
+
+
 class EpochSummary(HeaderPart):
     """Where a training stood at the end of an epoch."""
 
@@ -144,7 +147,7 @@ class EpochSummary(HeaderPart):
     train_loss: float
     validation_loss: float
     sparsity: float = Field(ge=0, le=1)
-    moves: dict[Move, Annotated[int, Field(ge=0)]] = Field(description="Mask updates so far, by what they did.")
+    moves: Moves = Field(description="Mask updates so far, by what they did.")
 
 
 def summary_of(epochs: Sequence[EpochSummary]) -> tuple[EpochSummary, ...]:

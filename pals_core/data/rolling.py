@@ -40,8 +40,8 @@ def rolling_windows(
     """Return a window for every `stride`-th row of each group, the first one's horizon beginning at its `first_row`.
 
     `scalers` are those of each group's targets and known-future columns, `at_once` how many windows are forecast
-    together. Missing values are filled as in one part of a
-    split, under `mask` left out. Raises InvalidTable for values that are missing or infinite, or without any window.
+    together. Missing values are filled as in one part of a split, under `mask` left out. Raises InvalidTable for values
+    that are missing or infinite, or without any window.
     """
     lengths = window_lengths(data)
     rows, starts, parts, before = [], [], [], 0

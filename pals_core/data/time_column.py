@@ -88,25 +88,8 @@ def _read(raw: RawTable, name: str) -> TimeColumn:
     cells = raw.frame[name]
     parsed = _parse(cells)
     findings: list[Finding] = []
-    if parsed.local_days:
-        findings.append(
-            Finding(
-                severity=Severity.WARNING,
-                code=FindingCode.TIME_ZONE_LEFT_OUT,
-                message=f"column {name!r} has times with a time zone, midnight there in every row; they were read as "
-                "days, without the zone",
-                remedy="nothing to do, if each row is a day or a longer step there; else write the times in UTC",
-            )
-        )
-    elif parsed.zoned:
-        findings.append(
-            Finding(
-                severity=Severity.WARNING,
-                code=FindingCode.TIMES_CONVERTED_TO_UTC,
-                message=f"column {name!r} has times with a time zone; they were converted to UTC",
-                remedy="nothing to do, if hours and days may be counted in UTC; else write local times without a zone",
-            )
-        )
+    if parsed.zoned:
+        findings.append(_about_zone(name, local_days=parsed.local_days))
     invalid = np.flatnonzero(parsed.times.isna())
     if parsed.ambiguous:
         row = int(raw.rows[0])
@@ -136,6 +119,18 @@ def _read(raw: RawTable, name: str) -> TimeColumn:
             )
         )
     return TimeColumn(name, parsed.times, tuple(findings), parsed.ambiguous)
+
+
+def _about_zone(name: str, *, local_days: bool) -> Finding:
+    code = FindingCode.TIMES_CONVERTED_TO_UTC
+    message = f"column {name!r} has times with a time zone; they were converted to UTC"
+    remedy = "nothing to do, if hours and days may be counted in UTC; else write local times without a zone"
+    if local_days:
+        code = FindingCode.TIME_ZONE_LEFT_OUT
+        message = f"column {name!r} has times with a time zone, midnight there in every row; they were read as days, "
+        message += "without the zone"
+        remedy = "nothing to do, if each row is a day or a longer step there; else write the times in UTC"
+    return Finding(severity=Severity.WARNING, code=code, message=message, remedy=remedy)
 
 
 @dataclass(frozen=True)

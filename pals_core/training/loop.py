@@ -143,9 +143,7 @@ class TrainingLoop:
         for warning in warnings:
             yield Message(level="warning", message=warning)
         if resume_from is None:
-            yield from _notes(self.table_notes, self.windows, self.spec.data)
-            if self.windows.left_out:
-                yield Message(level="warning", message=self._note_of_fewer_windows())
+            yield from _notes(self.table_notes, self.windows, self.spec.data, self.state.order.steps_per_epoch)
         self.model.train()
         while self.state.step < self.total_steps and not self.stopping.is_due:
             yield from self._steps_of_epoch()
@@ -158,14 +156,6 @@ class TrainingLoop:
                 + goal.advice,
             )
         yield from self._measure_best()
-
-    def _note_of_fewer_windows(self) -> str:
-        known, order = len(self.windows.train), self.state.order
-        return (
-            f"{self.windows.left_out} of {known + self.windows.left_out} training windows are left out, since nothing "
-            f"is known of their targets: an epoch has {order.steps_per_epoch} steps, which an update_interval that was "
-            "left open does not know of"
-        )
 
     def _learning_rate_at(self, step: int) -> float:
         return learning_rate_at(step, self.spec.training, self.state.order.steps_per_epoch)
@@ -325,11 +315,20 @@ class TrainingLoop:
         )
 
 
-def _notes(table_notes: tuple[str, ...], windows: SplitWindows, data: DataSpec) -> Iterator[Message]:
+def _notes(
+    table_notes: tuple[str, ...], windows: SplitWindows, data: DataSpec, steps_per_epoch: int
+) -> Iterator[Message]:
     yield from (Message(level="warning", message=note) for note in table_notes)
     if note := note_of_missing(windows.treated, data.missing):
         yield Message(message=note)
     if note := note_of_constants(windows.treated):
+        yield Message(level="warning", message=note)
+    if windows.left_out:
+        note = (
+            f"{windows.left_out} of {windows.left_out + len(windows.train)} training windows are left out, since "
+            f"nothing is known of their targets: an epoch has {steps_per_epoch} steps, which an update_interval that "
+            "was left open does not know of"
+        )
         yield Message(level="warning", message=note)
 
 

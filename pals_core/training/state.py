@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import torch
 from pydantic import Field, JsonValue
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pals_core.checkpoint.file import PackedMasks, stored_tensors
-from pals_core.checkpoint.header import EpochSummary
+from pals_core.checkpoint.header import EpochSummary, Moves
 from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.positions import decode_positions
 from pals_core.checkpoint.values import active_values
@@ -29,15 +28,13 @@ from pals_core.training.selection import BestEpoch, BestSoFar, EarlyStopping, St
 _STEP = "step"
 _MOMENTS = {_STEP, "exp_avg", "exp_avg_sq"}
 
-Count = Annotated[int, Field(ge=0)]
-
 
 class PlainState(HeaderPart):
     """What of a training is not a tensor."""
 
     step: int = Field(ge=0, strict=True)
     density_sum: float = Field(ge=0)
-    moves: dict[Move, Count]
+    moves: Moves
     epochs: tuple[EpochSummary, ...]
     losses: EpochLosses
     best: BestSoFar
