@@ -15,7 +15,7 @@ from pals_core.data.lengths import WindowLengths, window_lengths
 from pals_core.data.profile import Finding, Layout, Span, TableProfile
 from pals_core.data.split import Parts, split_rows, window_count
 from pals_core.errors import InvalidSpec, InvalidTable, Problem, listed
-from pals_core.models.required_lengths import length_problems
+from pals_core.models.required_lengths import idle_problems, length_problems
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import (
     DataSpec,
@@ -38,7 +38,7 @@ _MOST_UPDATES_FOLLOWED = 20_000
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """Windows of each part, of all pooled series together; at most, where missing values are masked."""
+    """Windows of each part, of all pooled series together; at most, where values are missing."""
 
     train: int
     validation: int
@@ -90,7 +90,10 @@ def resolve(spec: Spec, profile: TableProfile) -> Spec:
 
 
 def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
-    """Return every reason why this training cannot run on this table, each with what to do; empty when it can."""
+    """Return every reason why this training cannot run on this table, each with what to do; empty when it can.
+
+    But for a sparsity that would leave a tensor without weights: only the network, which a training builds, tells.
+    """
     spec = resolve(spec, profile)
     try:
         lengths = window_lengths(spec.data)
@@ -102,7 +105,7 @@ def check(spec: Spec, profile: TableProfile) -> tuple[Problem, ...]:
         *_joint_problems(spec, profile),
         *_finding_problems(spec, profile),
         *_frequency_problems(spec.data, profile),
-        *length_problems(spec.model, lengths),
+        *(length_problems(spec.model, lengths) or idle_problems(spec.model, lengths)),
     )
     if spec.data.resample is not None and _frequency(spec.data, profile) is None:
         return problems  # Nobody knows how many steps there would be.
@@ -346,7 +349,7 @@ def _update_problems(spec: Spec, steps: int) -> list[Problem]:
     schedule = UpdateSchedule.of(method, epochs=spec.training.epochs, steps_per_epoch=steps)
     if schedule.updates:
         return []
-    advice = "train for more epochs"
+    advice = "train for more epochs, or raise final_update_fraction"
     if schedule.longest_interval:
         advice = f"at most {schedule.longest_interval} fits, or " + advice
     message = (

@@ -21,7 +21,13 @@ from pydantic import ValidationError
 from pals_core.checkpoint.header import CheckpointHeader
 from pals_core.errors import InvalidCheckpoint
 
-HEADER_KEY = "pals"
+# Under which a file has its description: of a checkpoint, of a training's state, of a network's dense weights.
+HEADER_KEY, STATE_KEY, DENSE_KEY = "pals", "pals_state", "pals_dense"
+_KINDS = {
+    HEADER_KEY: "a checkpoint",
+    STATE_KEY: "the state of a training, to be resumed from",
+    DENSE_KEY: "dense weights for other programs",
+}
 # Parsing JSON takes up to 20 times its size in memory.
 MAX_HEADER_BYTES = 16 * 2**20
 ITEM_BYTES: Mapping[str, int] = {
@@ -63,14 +69,22 @@ class Contents:
             raise InvalidCheckpoint("the checkpoint is damaged: its contents do not match its digest")
 
 
-def read_header(path: Path) -> CheckpointHeader:
+def read_header(path: str | Path) -> CheckpointHeader:
     """Return what a checkpoint file says about itself, without reading its tensors.
 
     Raises InvalidCheckpoint when the header is damaged or of another version, FileNotFoundError without a file. The
     tensors, and the digest over header and tensors, are left to `read_checkpoint`.
     """
-    with path.open("rb") as file:
+    with opened(Path(path)) as file:
         return parse_header(read_contents(file).text)
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file to be read, unbuffered; raises InvalidCheckpoint for a folder, FileNotFoundError without a file."""
+    try:
+        return path.open("rb", buffering=0)
+    except IsADirectoryError as error:
+        raise InvalidCheckpoint(f"{path} is a folder; give a file in it") from error
 
 
 def parse_header(text: str) -> CheckpointHeader:
@@ -111,6 +125,8 @@ def read_contents(file: BinaryIO, key: str = HEADER_KEY) -> Contents:
     metadata = fields.pop("__metadata__", None) if isinstance(fields, dict) else None
     metadata = metadata if isinstance(metadata, dict) else {}
     text = metadata.get(key)
+    if key not in metadata and (other := next((kind for kind in _KINDS if kind in metadata), None)):
+        raise InvalidCheckpoint(f"the file holds {_KINDS[other]}; what is needed here is {_KINDS[key]}")
     if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text):
         raise InvalidCheckpoint("the file has no checkpoint description; it was not written by this program")
     digest = metadata.get(_DIGEST_KEY)

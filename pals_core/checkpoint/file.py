@@ -166,13 +166,13 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
 
 
 @own_torch_defaults()
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint; in fp32 its weights are bit for bit those that were written.
 
     Raises InvalidCheckpoint for whatever is truncated, damaged, of another version, or disagrees with itself, before
     memory is taken that the file's own size does not justify; FileNotFoundError when there is no file.
     """
-    with open_tensors(path) as file:
+    with open_tensors(Path(path)) as file:
         header = parse_header(file.text)
         file.verify()
         expected, bounds = _expected(header)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from pals_core.checkpoint.container import HEADER_KEY, Contents, Entry, header_bytes, read_contents, with_digest
+from pals_core.checkpoint.container import HEADER_KEY, Contents, Entry, header_bytes, opened, read_contents, with_digest
 from pals_core.durable import sync
 from pals_core.errors import InvalidCheckpoint
 
@@ -88,7 +88,7 @@ class TensorFile:
 @contextmanager
 def open_tensors(path: Path, key: str = HEADER_KEY) -> Iterator[TensorFile]:
     """Open a file whose description is under `key`; raises InvalidCheckpoint, FileNotFoundError without a file."""
-    with path.open("rb", buffering=0) as file:
+    with opened(path) as file:
         yield TensorFile(file, read_contents(file, key))
 
 

@@ -14,7 +14,7 @@ from pals_core.data.table import Table
 from pals_core.data.value_findings import find_in_values
 
 
-def audit_table(path: Path) -> TableProfile:
+def audit_table(path: str | Path) -> TableProfile:
     """Return the shape of a CSV, gzip'd CSV or Parquet file and everything that is wrong with it.
 
     Raises InvalidTable only when it is not a readable table with a time column and a numeric one.

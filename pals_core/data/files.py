@@ -11,8 +11,9 @@ from pals_core.data.parquet_file import read_parquet_file
 from pals_core.data.raw import RawTable, raw_from_frame, unreadable_table
 
 
-def raw_from_file(path: Path) -> RawTable:
+def raw_from_file(path: str | Path) -> RawTable:
     """Read a CSV, gzip'd CSV or Parquet file, whatever its name; raises InvalidTable when it is none of them."""
+    path = Path(path)
     if path.is_dir():
         raise unreadable_table(f"{path} is a folder; give a file in it")
     with path.open("rb") as file:
@@ -30,4 +31,4 @@ def raw_of(given: pd.DataFrame | str | Path) -> RawTable:
         kind = type(given).__name__
         of_series = "; a Series becomes one by to_frame()" if isinstance(given, pd.Series) else ""
         raise unreadable_table(f"a table is a DataFrame or the path of a CSV or Parquet file, not a {kind}{of_series}")
-    return raw_from_file(Path(given))
+    return raw_from_file(given)

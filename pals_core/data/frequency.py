@@ -90,6 +90,13 @@ def is_weekly_or_slower(frequency: str) -> bool:
     return calendar_family(frequency) in (Family.YEARLY, Family.QUARTERLY, Family.MONTHLY, Family.WEEKLY)
 
 
+def is_of_days(frequency: str) -> bool:
+    """True when every step is a whole number of days, as weeks, months and years are."""
+    if (days := days_of(frequency)) is not None:
+        return days.is_integer()
+    return calendar_family(frequency) not in (Family.HOURLY, Family.MINUTELY, Family.SECONDLY)
+
+
 def days_of(frequency: str) -> float | None:
     """Return how many days a step is long: 7 of `7D`, 1 of `24h`; None where they follow the calendar, as weeks do.
 

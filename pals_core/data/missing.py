@@ -11,6 +11,9 @@ from pals_core.spec import MissingPolicy
 
 Values = npt.NDArray[np.float64]
 
+_OF_A_TRAINING = "fill them, or choose the missing policy interpolate, ffill or mask"
+_OF_A_FORECAST = "fill them: the model was trained on values without gaps"
+
 
 def fill_missing(values: Values, parts: Parts, policy: MissingPolicy, columns: tuple[str, ...]) -> Values:
     """Return `values`, [steps, C], without NaN in the rows of `parts`; rows outside them are left as they are.
@@ -29,29 +32,33 @@ def fill_missing(values: Values, parts: Parts, policy: MissingPolicy, columns: t
     for name, part in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
         rows = filled[part.start : part.stop]
         for position in np.flatnonzero(np.isnan(rows).any(axis=0)):
-            rows[:, position] = _filled(rows[:, position], part, policy, columns[position], f"the {name} part")
+            rows[:, position] = _filled(
+                rows[:, position], part, policy, columns[position], f"the {name} part", _OF_A_TRAINING
+            )
     return filled
 
 
 def fill_rows(values: Values, policy: MissingPolicy, columns: tuple[str, ...], what: str) -> Values:
-    """Return `values`, [steps, C], without NaN, filled as one part that errors call `what`; `mask` leaves NaN.
+    """Return `values`, [steps, C], of which a trained network is to forecast, without NaN; `mask` leaves NaN.
 
-    Raises InvalidTable as `fill_missing` does.
+    They are filled as one part, which errors call `what`. Raises InvalidTable as `fill_missing` does.
     """
     filled = values.copy()
     if policy is not MissingPolicy.MASK:
         for position in np.flatnonzero(np.isnan(values).any(axis=0)):
-            filled[:, position] = _filled(values[:, position], Part(0, len(values)), policy, columns[position], what)
+            filled[:, position] = _filled(
+                values[:, position], Part(0, len(values)), policy, columns[position], what, _OF_A_FORECAST
+            )
     return filled
 
 
-def _filled(series: Values, part: Part, policy: MissingPolicy, column: str, what: str) -> Values:
+def _filled(series: Values, part: Part, policy: MissingPolicy, column: str, what: str, remedy: str) -> Values:
     known = np.flatnonzero(~np.isnan(series))
     if policy is MissingPolicy.ERROR:
         first = part.start + int(np.flatnonzero(np.isnan(series))[0])
         raise _invalid(
             f"column {column!r} misses {len(series) - len(known)} values in {what}, the first at time "
-            f"step {first + 1}; fill them, or choose the missing policy interpolate, ffill or mask",
+            f"step {first + 1}; {remedy}",
             column,
         )
     if not len(known):

@@ -40,8 +40,8 @@ def rolling_windows(
     """Return a window for every `stride`-th row of each group, the first one's horizon beginning at its `first_row`.
 
     `scalers` are those of each group's targets and known-future columns, `at_once` how many windows are forecast
-    together. Missing values are filled as in one part of a split, under `mask` left out. Raises InvalidTable for values
-    that are missing or infinite, or without any window.
+    together. Missing values are filled as in one part of a split, or masked, and do not count as targets. Raises
+    InvalidTable for values that are missing or infinite, or without any window.
     """
     lengths = window_lengths(data)
     rows, starts, parts, before = [], [], [], 0
@@ -52,7 +52,14 @@ def rolling_windows(
             message = f"column {column!r} holds an infinite value; replace it by a number"
             raise InvalidTable(message, (Problem(message, column=column),))
         targets = len(scaler.mean)
-        rows.append(ScaledRows(scaler.scale(values[:, :targets]), known_future.scale(values[:, targets:]), group.times))
+        rows.append(
+            ScaledRows(
+                values=scaler.scale(values[:, :targets]),
+                known=~np.isnan(group.values[:, :targets]),
+                known_future=known_future.scale(values[:, targets:]),
+                times=group.times,
+            )
+        )
         last = len(group.times) - lengths.horizon
         starts.append(before + np.arange(first, last + 1, stride) - lengths.input_len)
         parts.append(Part(before, before + len(group.times)))

@@ -12,6 +12,8 @@ from pals_core.errors import InvalidTable, Problem
 
 # Of a value: some steps from one double to the next, as sums and conversions of one number bring about.
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
+# Between these, and with scaled values in single precision, squares in the data's units are numbers.
+_SMALLEST_DEVIATION, _LARGEST_DEVIATION = 1e-100, 1e100
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Scaler:
     def fit(cls, values: npt.NDArray[np.float64]) -> Scaler:
         """Learn the scaling from the training rows, [n, C], missing ones (NaN) left out; each column has a known one.
 
-        Raises InvalidTable when the values are so large that their variance is not a number.
+        Raises InvalidTable when values differ by so much, or so little, that squares of it are no numbers.
         """
         known = ~np.isnan(values)
         if not known.all():
@@ -35,10 +37,11 @@ class Scaler:
             constant = is_constant(values.min(axis=0), values.max(axis=0))
             mean = np.where(constant, values[0], values.mean(axis=0))
             std = np.where(constant, 1.0, values.std(axis=0))
-        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            message = "the values are too large for their variance to be computed; divide them by a power of ten"
-            raise InvalidTable(message, (Problem(message),))
-        return cls(mean, np.where(std == 0, 1.0, std))
+        if not (np.isfinite(mean).all() and (std <= _LARGEST_DEVIATION).all()):
+            raise _out_of_range("far apart or too large", "divide")
+        if (std < _SMALLEST_DEVIATION).any():
+            raise _out_of_range("close together", "multiply")
+        return cls(mean, std)
 
     def scale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return `values`, [..., C] in the data's units, in scaled units."""
@@ -47,6 +50,13 @@ class Scaler:
     def unscale(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return `values`, [..., C] in scaled units, in the data's units."""
         return values * self.std + self.mean
+
+
+def _out_of_range(what: str, remedy: str) -> InvalidTable:
+    message = (
+        f"the values are too {what} for squares of their differences to be computed; {remedy} them by a power of ten"
+    )
+    return InvalidTable(message, (Problem(message),))
 
 
 def is_constant(lowest: npt.ArrayLike, highest: npt.ArrayLike) -> npt.NDArray[np.bool_]:

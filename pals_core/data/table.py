@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pals_core.data.files import raw_from_file, raw_of
-from pals_core.data.grid import grid, step_numbers
+from pals_core.data.grid import grid, is_consecutive, step_numbers
 from pals_core.data.parse import ParsedTable, parse
 from pals_core.data.profile import Finding, FindingCode, Layout
 from pals_core.data.raw import LONG_VALUE, RawTable, raw_from_frame
@@ -25,7 +26,11 @@ _LONGEST_NOTE = 1000  # characters; names of columns may have any length
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of numbers over time steps without gaps; a missing value is NaN."""
+    """Columns of numbers over time steps without gaps; a missing value is NaN.
+
+    Raises InvalidTable when times, values, columns and frequency do not fit one another; `from_frame` brings what is
+    unsorted, has gaps or a time zone, into this form.
+    """
 
     times: pd.DatetimeIndex  # [steps], without time zone
     values: npt.NDArray[np.float64]  # [steps, C]
@@ -41,6 +46,15 @@ class Table:
             message = (
                 f"the values have shape {self.values.shape}; {len(self.times)} time steps and "
                 f"{len(self.columns)} columns were named"
+            )
+            raise InvalidTable(message, (Problem(message),))
+        if twice := [name for name, count in Counter(self.columns).items() if count > 1]:
+            message = f"a column {twice[0]!r} is there twice; each needs a name of its own"
+            raise InvalidTable(message, (Problem(message, column=twice[0]),))
+        if len(self.times) and (self.times.tz is not None or not is_consecutive(self.times, self.frequency)):
+            message = (
+                f"the times are not steps of {self.frequency}, one after the other and without a time zone; "
+                "Table.from_frame finds the frequency and fills gaps with missing values"
             )
             raise InvalidTable(message, (Problem(message),))
         if self.spans and len(self.spans) != len(self.columns):
@@ -106,7 +120,7 @@ def _no_column(name: str) -> str:
 
 
 def read_table(
-    path: Path,
+    path: str | Path,
     columns: Sequence[str] | None = None,
     where_there: Sequence[str] = (),
     frequencies: Sequence[str] = (),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from pals_core.data.frequency import is_of_days
 from pals_core.data.profile import Finding, FindingCode, Severity
 from pals_core.data.raw import LONG_TIME, TIME_NAMES, RawTable, unreadable_table
 from pals_core.errors import InvalidTable
@@ -64,7 +65,7 @@ def find_time_column(raw: RawTable) -> TimeColumn:
         raise _no_times(raw, named[0])
     for name in raw.frame.columns:
         # Whole numbers could be years by chance, so they need a name that says so.
-        if not pd.api.types.is_numeric_dtype(raw.frame[name]) and _parse(raw.frame[name].head(_SAMPLE)).reads_most:
+        if not pd.api.types.is_numeric_dtype(raw.frame[name]) and _parse(raw.frame[name].head(_SAMPLE), 2).reads_most:
             return _read(raw, name)
     if named:
         raise _no_times(raw, named[0])
@@ -86,7 +87,9 @@ def _no_times(raw: RawTable, name: str) -> InvalidTable:
 
 def _read(raw: RawTable, name: str) -> TimeColumn:
     cells = raw.frame[name]
-    parsed = _parse(cells)
+    # One midnight alone may be any time of day's, unless it is known that the steps are days.
+    fewest_days = 1 if raw.frequencies and all(map(is_of_days, raw.frequencies)) else 2
+    parsed = _parse(cells, fewest_days)
     findings: list[Finding] = []
     if parsed.zoned:
         findings.append(_about_zone(name, local_days=parsed.local_days))
@@ -146,9 +149,10 @@ class _Parsed:
         return 2 * _known(self.times) > len(self.times)
 
 
-def _parse(cells: pd.Series) -> _Parsed:
+def _parse(cells: pd.Series, fewest_days: int) -> _Parsed:
+    """Read the times of cells; so many midnights of a zone, and nothing else, are days there."""
     if isinstance(cells.dtype, pd.DatetimeTZDtype):
-        return _without_zone(_naive(cells), _naive(cells.dt.tz_localize(None)))
+        return _without_zone(_naive(cells), _naive(cells.dt.tz_localize(None)), fewest_days)
     if pd.api.types.is_datetime64_dtype(cells.dtype):
         return _Parsed(_naive(cells))
     if isinstance(cells.dtype, pd.PeriodDtype):
@@ -157,7 +161,7 @@ def _parse(cells: pd.Series) -> _Parsed:
         return _parse_numbers(cells)
     text = cells.astype("str").str.strip()
     text = text.where(text != "")
-    iso = _parse_iso(text)
+    iso = _parse_iso(text, fewest_days)
     if iso.reason or _known(iso.times) == int(text.notna().sum()):
         return iso
     formatted = _parse_formats(text)
@@ -173,10 +177,11 @@ def _naive(cells: pd.Series) -> pd.DatetimeIndex:
     return (times if times.tz is None else times.tz_convert("UTC").tz_localize(None)).as_unit("us")
 
 
-def _without_zone(utc: pd.DatetimeIndex, local: pd.DatetimeIndex) -> _Parsed:
+def _without_zone(utc: pd.DatetimeIndex, local: pd.DatetimeIndex, fewest_days: int) -> _Parsed:
     """In UTC, where a day begins at another hour once clocks change, days would not be regular; nor would months."""
     readable = local[local.notna()]
-    days = len(readable) > 1 and bool((readable == readable.normalize()).all()) and not _same(utc, local)
+    midnights = bool((readable == readable.normalize()).all())
+    days = len(readable) >= fewest_days and midnights and not _same(utc, local)
     return _Parsed(local if days else utc, zoned=True, local_days=days)
 
 
@@ -189,10 +194,10 @@ def _parse_numbers(cells: pd.Series) -> _Parsed:
         known & (numbers >= 10_000_101) & (numbers < 30_000_000),
     )
     text = pd.Series(np.where(years | dates, np.where(known, numbers, 0), 0).astype(np.int64)).astype("str")
-    return _parse_iso(text.where(pd.Series(years if years.sum() >= dates.sum() else dates)))
+    return _parse_iso(text.where(pd.Series(years if years.sum() >= dates.sum() else dates)), 2)
 
 
-def _parse_iso(text: pd.Series) -> _Parsed:
+def _parse_iso(text: pd.Series, fewest_days: int) -> _Parsed:
     # Words such as "now" would read as the current time.
     dated = text.where(text.str.match(r"\d{4}").fillna(False).astype(bool))
     times = _naive(pd.to_datetime(dated, format="ISO8601", utc=True, errors="coerce"))
@@ -202,7 +207,7 @@ def _parse_iso(text: pd.Series) -> _Parsed:
         return _Parsed(times)
     if zoned[readable].all():
         local = pd.to_datetime(dated.str.replace(_ZONE, "", regex=True), format="ISO8601", errors="coerce")
-        return _without_zone(times, _naive(local))
+        return _without_zone(times, _naive(local), fewest_days)
     return _Parsed(
         pd.DatetimeIndex(times.where(zoned)), zoned=True, reason=" without a time zone, while others have one"
     )

@@ -15,8 +15,9 @@ from pals_core.spec import MissingPolicy
 MOST_NAMED = 5  # columns that a sentence names
 
 _OF_MISSING = {
-    MissingPolicy.INTERPOLATE: "filled by linear interpolation within each part of the split",
-    MissingPolicy.FFILL: "filled with the last known value within each part of the split",
+    MissingPolicy.INTERPOLATE: "filled by linear interpolation within each part of the split, from both sides of a "
+    "gap, and count in no error",
+    MissingPolicy.FFILL: "filled with the last known value within each part of the split, and count in no error",
     MissingPolicy.MASK: "read as the column's mean, and those of targets count in no loss or error",
 }
 

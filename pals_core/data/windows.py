@@ -25,7 +25,7 @@ from pals_core.data.split import Part, Parts, split_rows, window_count
 from pals_core.data.table import Table
 from pals_core.data.treatment import TreatedColumn, treated_columns
 from pals_core.errors import InvalidForecastInput, InvalidSpec, InvalidTable, Problem
-from pals_core.spec import DataSpec
+from pals_core.spec import DataSpec, MissingPolicy
 
 # Windows that a network forecasts at once where nothing is learnt from them.
 MAX_BATCH = 64
@@ -48,8 +48,8 @@ class Batch:
     x_mark_enc: Tensor  # [B, L, F]
     x_dec: Tensor  # [B, label_len + H, C]
     x_mark_dec: Tensor  # [B, label_len + H, F]
-    target: Tensor  # [B, H, C], 0 where it is not known
-    known: Tensor | None = None  # [B, H, C], whether the target is known; None: all of it is
+    target: Tensor  # [B, H, C], where it is not known as it was filled, or 0
+    known: Tensor | None = None  # [B, H, C], whether the target is known and counts; None: all of it does
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class WindowSet:
 
     values: Tensor  # [N, C], scaled, the rows of one group after another
     marks: Tensor  # [N, F]
-    known: Tensor | None  # [N, C], False where a value is missing; None: none is
+    known: Tensor | None  # [N, C], False where a value is missing, filled or not; None: none is
+    filled_counts: bool  # whether a filled target counts like a known one: what is learnt from does, nothing else
     starts: Tensor  # [windows], the row each window begins at
     series: Tensor | None  # [windows], which of the pooled series each is of; None: windows are of all columns
     pooled_series: int  # how many there are; 0 where windows are of all columns
@@ -68,6 +69,11 @@ class WindowSet:
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    @property
+    def counted(self) -> Tensor | None:
+        """Which targets count, [N, C]; None: all do."""
+        return None if self.filled_counts else self.known
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the windows `indices`, [B] whole numbers from 0 to len(self) − 1, in that order."""
@@ -83,7 +89,7 @@ class WindowSet:
             x_dec=x_dec,
             x_mark_dec=marks[:, seed_start:],
             target=values[:, input_len:],
-            known=None if self.known is None else self.known[rows[:, input_len:]],
+            known=None if self.counted is None else self.counted[rows[:, input_len:]],
         )
 
     def in_batches(self, indices: Tensor) -> tuple[Tensor, ...]:
@@ -91,10 +97,10 @@ class WindowSet:
         return indices.tensor_split(-(-len(indices) // self.at_once))
 
     def beginning_at(self, starts: Sequence[npt.NDArray[np.int64]]) -> WindowSet:
-        """Return windows of the same rows: those that begin at `starts`, of each group, and have a known target."""
-        if self.known is not None:
-            known = self.known.cpu().numpy()
-            starts = [of_group[_has_target(of_group, known, self.lengths)] for of_group in starts]
+        """Return windows of the same rows: those that begin at `starts`, of each group, and have a target to count."""
+        if self.counted is not None:
+            counted = self.counted.cpu().numpy()
+            starts = [of_group[_has_target(of_group, counted, self.lengths)] for of_group in starts]
         device = self.values.device
         series = np.repeat(np.arange(len(starts)), [len(of_group) for of_group in starts])
         return replace(
@@ -119,7 +125,7 @@ class WindowSet:
         """Return the same windows cut from the tensors of `other`."""
         starts = self.starts.to(other.starts.device)
         series = None if self.series is None else self.series.to(other.starts.device)
-        return replace(other, starts=starts, series=series)
+        return replace(other, starts=starts, series=series, filled_counts=self.filled_counts)
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,10 @@ class SplitWindows:
 
 @dataclass(frozen=True)
 class ScaledRows:
-    """The rows of one group that windows are cut from, in scaled units; NaN where a value is missing."""
+    """The rows of one group that windows are cut from, in scaled units; NaN where a value is missing and not filled."""
 
     values: npt.NDArray[np.float64]  # [rows, C]
+    known: npt.NDArray[np.bool_]  # [rows, C], False where a value is missing, filled or not
     known_future: npt.NDArray[np.float64]  # [rows, K]
     times: pd.DatetimeIndex
 
@@ -172,9 +179,10 @@ def make_windows(
 ) -> SplitWindows:
     """Group, resample, split, fill, scale and window a table as `data` says; `data` is resolved.
 
-    The scaling is learnt from the filled training part alone, of each pooled series from its own. Under the policy
-    `mask` windows of which no target is known are left out. Raises InvalidSpec for an unknown column, an unresolved
-    spec or a part too short for one window, and InvalidTable for values that are missing, infinite or too large.
+    The scaling is learnt from the filled training part alone, of each pooled series from its own. Filled targets are
+    learnt from, but neither decide nor measure. Windows of which no target counts are left out. Raises InvalidSpec for
+    an unknown column, an unresolved spec or a part too short for one window, and InvalidTable for values that are
+    missing, infinite, too large, or too close together.
     """
     lengths = window_lengths(data)
     groups = grouped(table, data)
@@ -186,7 +194,9 @@ def make_windows(
     )
 
     def windows_of(name: str) -> WindowSet:
-        windows = rows.beginning_at([_window_starts(getattr(part, name), lengths, part.train.start) for part in parts])
+        of_part = replace(rows, filled_counts=name == "train" and data.missing is not MissingPolicy.MASK)
+        starts = [_window_starts(getattr(part, name), lengths, part.train.start) for part in parts]
+        windows = of_part.beginning_at(starts)
         if not len(windows):
             message = f"no window of the {_PART_NAMES[name]} part has a target that is known"
             raise InvalidTable(message, (Problem(message, pointer="/data/missing"),))
@@ -237,6 +247,7 @@ def _scaled(group: Table, data: DataSpec, lengths: WindowLengths) -> _Scaled:
     scaled = scaler.scale(values)
     return _Scaled(
         values=scaled[:, :targets],
+        known=~np.isnan(group.values[used, :targets]),
         known_future=scaled[:, targets:],
         times=group.times[used],
         parts=parts,
@@ -265,12 +276,13 @@ def stacked(
 ) -> WindowSet:
     """Return the rows of all groups, one group after another, without a window yet."""
     values = np.concatenate([group.values for group in groups])
-    known = ~np.isnan(values)
+    known = np.concatenate([group.known for group in groups])
     everything_known = bool(known.all())
     return WindowSet(
         values=torch.tensor(values if everything_known else np.nan_to_num(values), dtype=dtype, device=device),
         marks=torch.tensor(np.nan_to_num(np.concatenate(_marks(groups, frequency))), dtype=dtype, device=device),
         known=None if everything_known else torch.tensor(known, device=device),
+        filled_counts=False,
         starts=torch.empty(0, dtype=torch.int64, device=device),
         series=torch.empty(0, dtype=torch.int64, device=device) if pooled else None,
         pooled_series=len(groups) if pooled else 0,
@@ -306,10 +318,10 @@ def _window_starts(part: Part, lengths: WindowLengths, first_row: int) -> npt.ND
 
 
 def _has_target(
-    starts: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], lengths: WindowLengths
+    starts: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_], lengths: WindowLengths
 ) -> npt.NDArray[np.bool_]:
-    """Return which of the windows have a known value in their horizon."""
-    rows_before = np.concatenate(([0], np.cumsum(known.any(axis=1))))
+    """Return which of the windows have a value that counts in their horizon."""
+    rows_before = np.concatenate(([0], np.cumsum(counted.any(axis=1))))
     horizons = starts + lengths.input_len
     has_target: npt.NDArray[np.bool_] = rows_before[horizons + lengths.horizon] > rows_before[horizons]
     return has_target

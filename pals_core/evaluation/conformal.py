@@ -49,7 +49,7 @@ def calibrate(forecast: Callable[[Batch], Tensor], windows: WindowSet) -> Calibr
             residual = residual.masked_fill(~batch.known, torch.nan)
         residuals[:, :, first : first + len(chunk)] = residual.permute(1, 2, 0).cpu().numpy()
         first += len(chunk)
-    if np.isinf(residuals).any() or (windows.known is None and np.isnan(residuals).any()):
+    if np.isinf(residuals).any() or (windows.counted is None and np.isnan(residuals).any()):
         return None
     if horizon * columns > _MAX_CELLS or np.isnan(residuals).all(axis=2).any():
         residuals = residuals.reshape(horizon, 1, columns * count)

@@ -29,11 +29,14 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]#|<>~&$])")
 
 @own_torch_defaults()
 def model_card(
-    checkpoint_path: str | Path, output_dir: str | Path, *, evaluation: str | Path | Mapping[str, Any] | None = None
+    checkpoint_path: str | Path,
+    output_dir: str | Path,
+    *,
+    evaluation: Evaluation | str | Path | Mapping[str, Any] | None = None,
 ) -> Path:
     """Write README.md and its pictures into a folder, made when it is not there, and return the page's path.
 
-    `evaluation` is the JSON document of an evaluation, or its file, for the errors by horizon step. The card depends on
+    `evaluation` is an evaluation, its JSON document, or its file, for the errors by horizon step. The card depends on
     the checkpoint and the evaluation alone. Raises InvalidCheckpoint, ExportFailed for a document that is no evaluation
     of this checkpoint, and FileNotFoundError for a file that is not there.
     """
@@ -54,9 +57,11 @@ def model_card(
     return folder / PAGE
 
 
-def _evaluation(document: str | Path | Mapping[str, Any], horizon: int) -> Evaluation:
+def _evaluation(document: Evaluation | str | Path | Mapping[str, Any], horizon: int) -> Evaluation:
     try:
-        if isinstance(document, Mapping):
+        if isinstance(document, Evaluation):
+            evaluation = document
+        elif isinstance(document, Mapping):
             evaluation = Evaluation.model_validate(document)
         else:
             evaluation = Evaluation.model_validate_json(Path(document).read_bytes())

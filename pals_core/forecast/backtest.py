@@ -41,7 +41,7 @@ def backtest(
 
     `table` has the columns of the training, of a pooled one some of its series, at its frequency or the one it was
     resampled from. The first step that is forecast is the first from `start` on that has input_len steps and a season
-    before it; a `start` with a time zone is taken in UTC, as a table's times are. Each forecast is the network's
+    before it; a `start` with a time zone is read as a table's times are. Each forecast is the network's
     horizon long, and reads what had come by then: with `stride` 1 this is what the evaluation at a training's end does
     over the test part. The scaling, MASE's denominators and the widths of the intervals are the checkpoint's. Missing
     values are treated as in one part of a split: `interpolate` fills a gap from both its sides. Raises
@@ -61,7 +61,15 @@ def backtest(
         groups = grouped(given, data)
         places = [header.columns.index(group.columns[0]) for group in groups]
         scalers = [learnt_scalers(header, place) for place in places]
-        first = [_first_row(group, header.season, window_lengths(data).input_len, begin) for group in groups]
+        input_len, horizon = window_lengths(data).input_len, window_lengths(data).horizon
+        first = [_first_row(group, max(input_len, header.season), begin) for group in groups]
+        if begin is not None and all(
+            row > len(group.times) - horizon for row, group in zip(first, groups, strict=True)
+        ):
+            raise invalid_input(
+                f"no step from start, {start}, on has {max(input_len, header.season)} steps before it and {horizon} to "
+                "be compared with; begin earlier, or give more rows"
+            )
         at_once = windows_at_once(header.spec.training.batch_size)
         rolled = rolling_windows(groups, scalers, data, first_row=first, stride=stride, at_once=at_once)
     except (InvalidTable, InvalidSpec) as error:
@@ -92,7 +100,7 @@ def backtest(
 
 
 def _time_of(start: str | pd.Timestamp) -> pd.Timestamp:
-    """Return a time as tables have it: without a zone, in UTC where it had one."""
+    """Return the time that somebody gave; raises InvalidForecastInput."""
     wrong = invalid_input(f"start is {start!r}, which is no time; write it like 2024-01-31 13:00")
     if isinstance(start, Real):
         raise wrong
@@ -100,16 +108,18 @@ def _time_of(start: str | pd.Timestamp) -> pd.Timestamp:
         time = pd.Timestamp(start)
         if pd.isna(time):
             raise wrong
-        if time.tzinfo is not None:
-            time = time.tz_convert("UTC").tz_localize(None)
         return time.ceil("us").as_unit("us")
     except (ValueError, TypeError, OverflowError) as error:
         raise wrong from error
 
 
-def _first_row(group: Table, season: int, input_len: int, start: pd.Timestamp | None) -> int:
-    """Return the first row of a group that can be forecast, by the network and by the naive forecast."""
-    earliest = max(input_len, season)
+def _first_row(group: Table, earliest: int, start: pd.Timestamp | None) -> int:
+    """Return the first row of a group that is forecast, `earliest` being the first that can be."""
     if start is None:
         return earliest
+    if start.tzinfo is not None:
+        local = start.tz_localize(None)
+        # As a table's own times: midnights of a zone are days there, and all else is taken in UTC.
+        are_days = local == local.normalize() and bool((group.times == group.times.normalize()).all())
+        start = local if are_days else start.tz_convert("UTC").tz_localize(None)
     return max(earliest, int(group.times.searchsorted(start)))

@@ -7,6 +7,7 @@ for, K known-future columns, C columns, T time steps of a forecast: N where all 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -33,6 +34,7 @@ from pals_core.forecast.future import future_values, read_future
 from pals_core.forecast.recent import (
     Recent,
     ends_of_training,
+    frequencies_of,
     invalid_input,
     is_whole,
     not_fitting,
@@ -80,13 +82,21 @@ class Forecast:
     intervals: tuple[Interval, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per time step, one column per series, and one per bound of each interval (`load-lo-80`)."""
-        frame = pd.DataFrame(self.values, index=self.timestamps, columns=list(self.columns))
+        """Return one row per time step, one column per series, and one per bound of each interval (`load-lo-80`).
+
+        Raises InvalidForecastInput when a series is called like a bound of another one.
+        """
+        names, blocks = list(self.columns), [self.values]
         for interval in self.intervals:
             for bound, values in (("lo", interval.lower), ("hi", interval.upper)):
-                for place, name in enumerate(self.columns):
-                    frame[f"{name}-{bound}-{interval.level:g}"] = values[:, place]
-        return frame
+                names += [f"{name}-{bound}-{_shortest(interval.level)}" for name in self.columns]
+                blocks.append(values)
+        if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+            raise invalid_input(
+                f"{twice[0]!r} is the name of a series and of another one's bound; read values and intervals instead",
+                twice[0],
+            )
+        return pd.DataFrame(np.concatenate(blocks, axis=1), index=self.timestamps, columns=names)
 
 
 class Forecaster:
@@ -149,7 +159,7 @@ class Forecaster:
             )
         if future is not None and not data.known_future:
             raise invalid_input("the model has no known-future columns; leave future out")
-        ahead = None if future is None else read_future(future, data.known_future)
+        ahead = None if future is None else read_future(future, data.known_future, frequencies_of(self.header))
 
         ending_together: dict[pd.Timestamp, list[Recent]] = {}
         for group in groups:
@@ -263,8 +273,8 @@ def load_forecaster(
     InvalidCheckpoint, FileNotFoundError without a file, ValueError for other `kernels` and a `batch_size` below 1.
     """
     choice = Kernels(kernels)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    if batch_size is not None and not (is_whole(batch_size) and batch_size >= 1):
+        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
     checkpoint = read_checkpoint(Path(path))
     if choice is Kernels.TORCH:
         return Forecaster(checkpoint)
@@ -285,6 +295,11 @@ def fast_network(checkpoint: Checkpoint, inputs: Sequence[Tensor], kernels: Kern
     keep_freed_memory()
     mse = 1.0 if metrics is None else metrics.mse
     return model, choose_kernels(model, checkpoint.build(), inputs, kernels, LARGEST_CHANGE * mse)
+
+
+def _shortest(level: float) -> str:
+    """Return a level as `80`, and with all its digits where six of them are another one."""
+    return f"{level:g}" if float(f"{level:g}") == level else repr(float(level))
 
 
 def _finite(forecast: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ Shapes: L input_len, H horizon, K known-future columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +36,18 @@ class Future:
     values: npt.NDArray[np.float64]  # [n, K]
 
 
-def read_future(given: Table | pd.DataFrame | str | Path, columns: Sequence[str]) -> Future:
+def read_future(
+    given: Table | pd.DataFrame | str | Path, columns: Sequence[str], frequencies: tuple[str, ...]
+) -> Future:
     """Take the known-future `columns` of a table, frame or file, for which one step is enough.
 
-    Raises InvalidForecastInput.
+    `frequencies` are those that its steps may have. Raises InvalidForecastInput.
     """
     if isinstance(given, Table):
         times, series = given.times, dict(zip(given.columns, given.values.T, strict=True))
     else:
         try:
-            parsed = parse(raw_of(given))
+            parsed = parse(replace(raw_of(given), frequencies=frequencies))
         except InvalidTable as error:
             raise _of_future(error) from error
         errors = parsed.profile().errors_for(tuple(columns), missing_is_cured=True)

@@ -80,12 +80,12 @@ def table_for(
     if series is not None or not data.pooled:
         needed, where_there = (*(where_there if series is None else series), *needed), ()
     try:
-        return table_of(given, tuple(dict.fromkeys(needed)), where_there, _frequencies(header))
+        return table_of(given, tuple(dict.fromkeys(needed)), where_there, frequencies_of(header))
     except InvalidSpec as error:
         raise not_fitting(error) from error
 
 
-def _frequencies(header: CheckpointHeader) -> tuple[str, ...]:
+def frequencies_of(header: CheckpointHeader) -> tuple[str, ...]:
     """What the values given for a forecast may come at."""
     return tuple(name for name in (header.frequency, header.resampled_from) if name is not None)
 

@@ -24,7 +24,7 @@ from pals_core.layers.feed_forward import FeedForward
 class Kernels(StrEnum):
     """What a forecaster may compute with."""
 
-    TORCH = "torch"  # PyTorch's dense fp32 products: forecasts are bit for bit those of the training's evaluation
+    TORCH = "torch"  # PyTorch's dense fp32 products, as the training's evaluation has them
     FP32 = "fp32"  # the fastest in single precision: forecasts differ by rounding
     AUTO = "auto"  # the fastest, bfloat16 and int8 too, as long as forecasts hardly change
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pals_core.checkpoint.container import DENSE_KEY
 from pals_core.checkpoint.file import Checkpoint
 from pals_core.checkpoint.header import Metrics, StoredPrecision
 from pals_core.checkpoint.tensor_file import write_tensors
@@ -22,7 +23,6 @@ from pals_core.torch_defaults import own_torch_defaults
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.forward import ForwardPass
 
-DENSE_KEY = "pals_dense"
 _CPU = torch.device("cpu")
 
 

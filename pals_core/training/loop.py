@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from pals_core.models.registry import build_forecaster
 from pals_core.sparsity.masks import MaskSet
 from pals_core.sparsity.method import Decision, MaskChange
 from pals_core.sparsity.registry import build_method
+from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import DataSpec, PalsMethodSpec, Spec
 from pals_core.training.arithmetic import Arithmetic
 from pals_core.training.batch_order import BatchOrder
@@ -83,6 +85,8 @@ class TrainingLoop:
             message = f"batch_size {recipe.batch_size} exceeds the {len(train)} training windows"
             raise InvalidSpec(message, (Problem(message, pointer="/training/batch_size"),))
         if problems := step_problems(spec, order.steps_per_epoch):
+            whose = f"; {_left_out(self.windows)}" if self.windows.left_out else ""
+            problems = tuple(replace(problem, message=problem.message + whose) for problem in problems)
             raise InvalidSpec(problems[0].message, problems)
         self.total_steps = recipe.epochs * order.steps_per_epoch
         self.model = build_forecaster(spec, train.values.shape[1], train.marks.shape[1]).to(device)
@@ -143,7 +147,7 @@ class TrainingLoop:
         for warning in warnings:
             yield Message(level="warning", message=warning)
         if resume_from is None:
-            yield from _notes(self.table_notes, self.windows, self.spec.data, self.state.order.steps_per_epoch)
+            yield from _notes(self.table_notes, self.windows, self.spec, self.state.order.steps_per_epoch)
         self.model.train()
         while self.state.step < self.total_steps and not self.stopping.is_due:
             yield from self._steps_of_epoch()
@@ -315,21 +319,31 @@ class TrainingLoop:
         )
 
 
-def _notes(
-    table_notes: tuple[str, ...], windows: SplitWindows, data: DataSpec, steps_per_epoch: int
-) -> Iterator[Message]:
+def _notes(table_notes: tuple[str, ...], windows: SplitWindows, spec: Spec, steps_per_epoch: int) -> Iterator[Message]:
     yield from (Message(level="warning", message=note) for note in table_notes)
-    if note := note_of_missing(windows.treated, data.missing):
+    if note := note_of_missing(windows.treated, spec.data.missing):
         yield Message(message=note)
     if note := note_of_constants(windows.treated):
         yield Message(level="warning", message=note)
     if windows.left_out:
         note = (
-            f"{windows.left_out} of {windows.left_out + len(windows.train)} training windows are left out, since "
-            f"nothing is known of their targets: an epoch has {steps_per_epoch} steps, which an update_interval that "
-            "was left open does not know of"
+            f"{_left_out(windows)}: an epoch has {steps_per_epoch} steps, which an update_interval that was left open "
+            "does not know of"
         )
         yield Message(level="warning", message=note)
+    if isinstance(spec.method, PalsMethodSpec):
+        schedule = UpdateSchedule.of(spec.method, epochs=spec.training.epochs, steps_per_epoch=steps_per_epoch)
+        if not schedule.updates:
+            note = (
+                f"update_interval {schedule.interval} leaves pals without an update, in an epoch of {steps_per_epoch} "
+                "steps: the network stays dense"
+            )
+            yield Message(level="warning", message=note)
+
+
+def _left_out(windows: SplitWindows) -> str:
+    every = windows.left_out + len(windows.train)
+    return f"{windows.left_out} of {every} training windows are left out, since nothing is known of their targets"
 
 
 def _read_columns(table: Table, data: DataSpec) -> Table:

@@ -20,6 +20,7 @@ import torch
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
 
+from pals_core.checkpoint.container import STATE_KEY
 from pals_core.checkpoint.header_part import HeaderPart
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
@@ -30,7 +31,6 @@ from pals_core.training.events import StateSaved
 from pals_core.training.state import PlainState, TrainingState
 from pals_core.training.surroundings import Surroundings, differences
 
-STATE_KEY = "pals_state"
 EPOCHS_APART = 5.0  # seconds; of shorter epochs a state each costs more than doing a few again
 _BEST = "best_checkpoint"
 

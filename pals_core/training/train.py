@@ -56,8 +56,7 @@ def train(
 
     best: CheckpointSaved | None = None
     finished: Finished | None = None
-    state = None if resume_from is None else Path(resume_from)
-    for event in Trainer(resolved, series, folder, resume_from=state).run():
+    for event in Trainer(resolved, series, folder, resume_from=resume_from).run():
         if on_event is not None:
             on_event(event)
         if isinstance(event, CheckpointSaved) and event.is_best:

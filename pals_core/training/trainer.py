@@ -37,19 +37,19 @@ class Trainer:
     file's.
 
     Each batch is computed in `micro_batches` parts, one after the other: less memory, nearly the same training. Raises
-    ValueError for counts below 1 and for a `dataset_sha256` that is none.
+    ValueError for counts below 1, an interval below 0, and a `dataset_sha256` that is none.
     """
 
     def __init__(
         self,
         spec: Spec,
         table: Table,
-        output_dir: Path,
+        output_dir: str | Path,
         *,
         device: str | None = None,
         threads: int | None = None,
         dataset_sha256: str | None = None,
-        resume_from: Path | None = None,
+        resume_from: str | Path | None = None,
         state_interval_seconds: float | None = None,
         save_states: bool = True,
         micro_batches: int = 1,
@@ -57,15 +57,17 @@ class Trainer:
         for name, count in (("threads", threads), ("micro_batches", micro_batches)):
             if count is not None and count < 1:
                 raise ValueError(f"{name} is {count}; it must be at least 1")
+        if state_interval_seconds is not None and not state_interval_seconds >= 0:
+            raise ValueError(f"state_interval_seconds is {state_interval_seconds}; it must be at least 0")
         if dataset_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", dataset_sha256):
             raise ValueError("dataset_sha256 must be the 64 hexadecimal digits of a SHA-256")
         self.spec = spec
         self.table = table
-        self.output_dir = output_dir
+        self.output_dir = Path(output_dir)
         self.device = DeviceChoice(device) if device is not None else spec.training.device
         self.threads = threads
         self.dataset_sha256 = dataset_sha256
-        self.resume_from = resume_from
+        self.resume_from = None if resume_from is None else Path(resume_from)
         self.state_interval_seconds = state_interval_seconds
         self.save_states = save_states
         self.micro_batches = micro_batches

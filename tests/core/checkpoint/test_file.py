@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pals_core.checkpoint import file
-from pals_core.checkpoint.container import MAX_HEADER_BYTES, read_header
+from pals_core.checkpoint.container import DENSE_KEY, MAX_HEADER_BYTES, STATE_KEY, read_header
 from pals_core.checkpoint.file import Checkpoint, PackedMasks, read_checkpoint, write_checkpoint
 from pals_core.checkpoint.positions import encode_positions
-from pals_core.checkpoint.tensor_file import unfinished
+from pals_core.checkpoint.tensor_file import unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
+from pals_core.forecast.forecaster import load_forecaster
 from pals_core.training.trainer import Trainer
 from tests.core.checkpoint.forgery import Change, add, drop, forge, set_field, set_tensor, with_value
 
@@ -110,6 +111,22 @@ def test_what_a_killed_writer_left_goes_with_the_next_one(checkpoint: Checkpoint
 def test_a_missing_file_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_checkpoint(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, read_header, load_forecaster])
+def test_a_folder_is_no_checkpoint(tmp_path: Path, read: Callable[[str], object]) -> None:
+    with pytest.raises(InvalidCheckpoint, match="is a folder"):
+        read(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"), [(STATE_KEY, "the state of a training"), (DENSE_KEY, "dense weights for other programs")]
+)
+def test_another_file_of_ours_is_called_what_it_is(tmp_path: Path, key: str, kind: str) -> None:
+    path = tmp_path / "file"
+    write_tensors(path, key, "{}", {})
+    with pytest.raises(InvalidCheckpoint, match=f"holds {kind}.*; what is needed here is a checkpoint"):
+        read_header(path)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -34,9 +34,12 @@ def test_what_differs_by_rounding_alone_is_constant() -> None:
     assert not is_constant(-1.0, np.inf)
 
 
-def test_values_whose_variance_overflows_are_refused() -> None:
-    with pytest.raises(InvalidTable, match="too large"):
-        Scaler.fit(np.array([[1e200], [-1e200]]))
+@pytest.mark.parametrize(
+    ("spread", "message"), [(1e200, "too far apart or too large"), (1e101, "divide"), (1e-170, "close together")]
+)
+def test_values_whose_squared_differences_are_no_numbers_are_refused(spread: float, message: str) -> None:
+    with pytest.raises(InvalidTable, match=message):
+        Scaler.fit(np.array([[0.0, spread], [1.0, -spread]]))
 
 
 @given(hnp.arrays(np.float64, (9, 3), elements=st.floats(-1e6, 1e6, width=32)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +56,26 @@ def test_values_must_fit_times_and_columns(make_table: Callable[..., Table]) -> 
     table = make_table(steps=5, columns=2)
     with pytest.raises(InvalidTable, match="shape"):
         Table(table.times, table.values[:4], table.columns, "h")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": pd.date_range("2024-01-01", periods=5, freq="h")[::-1]}, "steps of h"),
+        ({"times": pd.DatetimeIndex([*pd.date_range("2024-01-01", periods=4, freq="h"), "2024-01-02"])}, "steps of h"),
+        ({"times": pd.date_range("2024-01-01", periods=5, freq="h", tz="Asia/Tokyo")}, "without a time zone"),
+        ({"frequency": "D"}, "steps of D"),
+        ({"frequency": "soon"}, "steps of soon"),
+        ({"columns": ("a", "a")}, "'a' is there twice"),
+    ],
+    ids=["backwards", "a gap", "a zone", "another frequency", "no frequency", "one name for two"],
+)
+def test_what_is_no_table_cannot_be_made_into_one_by_hand(
+    make_table: Callable[..., Table], change: dict[str, Any], message: str
+) -> None:
+    table = replace(make_table(steps=5, columns=2), times=pd.date_range("2024-01-01", periods=5, freq="h"))
+    with pytest.raises(InvalidTable, match=message):
+        replace(table, **change)
 
 
 @pytest.mark.parametrize("index", [True, False])

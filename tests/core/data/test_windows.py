@@ -333,6 +333,28 @@ def test_windows_without_a_known_target_are_left_out() -> None:
     assert len(whole.test) == len(windows.test)
 
 
+@pytest.mark.parametrize("policy", ["interpolate", "ffill"])
+def test_filled_values_are_learnt_from_and_neither_decide_nor_measure(policy: str) -> None:
+    table = counting_table(240, columns=2)
+    table.values[[30, 31, 200, 230], 0] = np.nan
+    table.values[180:186] = np.nan  # more than a horizon of the validation part
+    windows = make_windows(table, data_spec(missing=policy, label_len=2))
+    whole = make_windows(counting_table(240, columns=2), data_spec(label_len=2))
+
+    assert windows.train.batch(torch.arange(len(windows.train))).known is None
+    assert len(windows.train) == len(whole.train)
+    assert windows.left_out == 0
+    known = torch.tensor(~np.isnan(table.values))
+    for part in (windows.validation, windows.test, windows.to("cpu").validation):
+        batch = part.batch(torch.arange(len(part)))
+        assert batch.known is not None
+        horizons = part.starts[:, None] + torch.arange(part.lengths.input_len, part.lengths.input_len + 4)
+        assert torch.equal(batch.known, known[horizons])
+        assert batch.target.isfinite().all()
+    # Horizons of 4 steps that begin at 180, 181 and 182.
+    assert len(windows.validation) == len(whole.validation) - 3
+
+
 def test_without_missing_values_nothing_is_masked(make_table: MakeTable) -> None:
     windows = make_windows(make_table(), data_spec(missing="mask"))
     assert windows.train.known is None

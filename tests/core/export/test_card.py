@@ -17,6 +17,7 @@ from pals_core.checkpoint.file import read_checkpoint
 from pals_core.compaction.compact import Part, compact
 from pals_core.data.table import Table
 from pals_core.errors import ExportFailed
+from pals_core.evaluation.document import Evaluation
 from pals_core.export.card import model_card
 from pals_core.export.card_pictures import draw_density
 from pals_core.figures import ACCENT, INK, SECOND
@@ -106,13 +107,14 @@ def test_the_program_on_a_card_forecasts(
     assert len(names["forecaster"].forecast().timestamps) == HORIZON
 
 
-@pytest.mark.parametrize("as_file", [False, True])
+@pytest.mark.parametrize("given", ["fields", "file", "evaluation"])
 def test_with_an_evaluation_errors_are_drawn_by_horizon_step(
-    as_file: bool, checkpoint_of: CheckpointOf, tmp_path: Path
+    given: str, checkpoint_of: CheckpointOf, tmp_path: Path
 ) -> None:
     path, document = checkpoint_of("nlinear"), tmp_path / "evaluation.json"
     document.write_text(json.dumps(evaluation()))
-    page = model_card(path, tmp_path / "card", evaluation=document if as_file else evaluation())
+    ways = {"fields": evaluation(), "file": document, "evaluation": Evaluation.model_validate(evaluation())}
+    page = model_card(path, tmp_path / "card", evaluation=ways[given])
     assert "(errors.png)" in page.read_text()
     picture = page.parent / "errors.png"
     assert imread(picture).shape[:2] == (930, 1500)

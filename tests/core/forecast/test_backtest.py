@@ -124,7 +124,9 @@ def test_resampled_data_are_resampled_as_in_training(series: Table, tmp_path: Pa
     ("change", "options", "message"),
     [
         pytest.param(lambda table: table.between(Part(0, 15)), {}, "more rows", id="too short"),
-        pytest.param(lambda table: table, {"start": "2030-01-01"}, "more rows", id="a start beyond the end"),
+        pytest.param(
+            lambda table: table, {"start": "2030-01-01"}, "start, 2030-01-01, .* begin earlier", id="beyond the end"
+        ),
         pytest.param(lambda table: table, {"stride": 0}, "stride is 0", id="no stride"),
         pytest.param(lambda table: table.select(["calm"]), {}, "'rising' is missing", id="a column less"),
         pytest.param(
@@ -136,7 +138,7 @@ def test_resampled_data_are_resampled_as_in_training(series: Table, tmp_path: Pa
         pytest.param(
             lambda table: Table(table.times, np.where(table.values > 205, np.nan, table.values), table.columns, "D"),
             {},
-            "misses",
+            "misses .* the model was trained on values without gaps",
             id="missing values",
         ),
         pytest.param(
@@ -168,6 +170,34 @@ def test_a_table_that_cannot_be_read_is_refused(best_checkpoint: Path, tmp_path:
 def test_a_start_with_a_zone_is_that_moment(best_checkpoint: Path, series: Table) -> None:
     start = series.times[200].tz_localize("UTC").tz_convert("America/New_York")
     assert backtest(best_checkpoint, series, start=start) == backtest(best_checkpoint, series, start=series.times[200])
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_a_midnight_of_a_zone_is_a_day_where_the_steps_are_days(
+    best_checkpoint: Path, series: Table, zone: str
+) -> None:
+    start = series.times[200].tz_localize(zone)
+    assert backtest(best_checkpoint, series, start=start) == backtest(best_checkpoint, series, start=series.times[200])
+
+
+@pytest.mark.parametrize("policy", ["interpolate", "ffill"])
+def test_filled_values_are_nothing_to_be_compared_with(series: Table, tmp_path: Path, policy: str) -> None:
+    values = series.values.copy()
+    values[[30, 215, 216, 240], 0] = np.nan
+    values[220:226] = np.nan
+    gappy = Table(series.times, values, series.columns, "D")
+    trained = train(spec_of(missing=policy), gappy, tmp_path)
+    assert trained.evaluation.windows == len(range(208, 260 - 3)) - 3  # horizons of 4 steps that begin at 220 to 222
+    again = backtest(trained.path, gappy, start=str(gappy.times[208]))
+    assert again.windows == trained.evaluation.windows
+    # The one with 225 in the middle is forecast, and of its steps only known ones count.
+    of_one = backtest(trained.path, gappy, start=str(gappy.times[223]), stride=100)
+    shown = of_one.samples[0].actual["calm"]
+    assert [value is None for value in shown] == [True, True, True, False]
+    error = load_forecaster(trained.path).forecast(gappy.between(Part(0, 223))).values[3] - values[226]
+    scaled = (error / np.array(load_forecaster(trained.path).header.scaler_std)) ** 2
+    if policy == "ffill":  # without the values after the gap the network has read the same
+        assert of_one.forecaster.overall.scaled.mse == pytest.approx(scaled.mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

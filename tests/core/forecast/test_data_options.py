@@ -93,9 +93,15 @@ def test_the_future_values_have_a_say(with_sun: Forecaster, tmp_path: Path) -> N
         with_sun.forecast(future={"sun": [1.0]})  # type: ignore[arg-type]
 
 
-def test_one_step_of_future_is_enough_for_one_step_of_horizon(trained_on: Callable[..., Path]) -> None:
+def test_one_step_of_future_is_enough_for_one_step_of_horizon(trained_on: Callable[..., Path], tmp_path: Path) -> None:
     forecaster = load_forecaster(trained_on(wide(), NSTRANSFORMER, known_future=["sun"], horizon=1))
-    assert np.isfinite(forecaster.forecast(future=sunny(1)).values).all()
+    values = forecaster.forecast(future=sunny(1)).values
+    assert np.isfinite(values).all()
+    # One midnight of a zone tells no day by itself; the network's steps do.
+    zoned = sunny(1).tz_localize("America/New_York")
+    assert (forecaster.forecast(future=zoned).values == values).all()
+    zoned.to_csv(tmp_path / "future.csv")
+    assert (forecaster.forecast(future=tmp_path / "future.csv").values == values).all()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,21 @@ def test_they_are_as_wide_as_the_calibration_says_in_the_datas_units(forecaster:
         half = half_widths(calibration, 4, interval.level) * np.array(forecaster.header.scaler_std)
         assert interval.upper - forecast.values == pytest.approx(half)
         assert forecast.values - interval.lower == pytest.approx(half)
+
+
+def test_a_frame_has_a_column_for_every_bound_or_is_refused(forecaster: Forecaster) -> None:
+    forecast = forecaster.forecast(levels=(80, 90, 90.0000001))
+    frame = forecast.to_frame()
+    names = [
+        f"{name}-{bound}-{level}" for level in ("80", "90", "90.0000001") for bound in ("lo", "hi")
+        for name in forecast.columns
+    ]  # fmt: skip
+    assert list(frame.columns) == [*forecast.columns, *names]
+    expected = [forecast.values, *(bound for each in forecast.intervals for bound in (each.lower, each.upper))]
+    assert (frame.to_numpy() == np.concatenate(expected, axis=1)).all()
+    called_alike = replace(forecast, columns=(*forecast.columns[:-1], f"{forecast.columns[0]}-lo-80"))
+    with pytest.raises(InvalidForecastInput, match="another one's bound"):
+        called_alike.to_frame()
 
 
 def test_their_quantiles_are_those_of_the_validation_residuals(forecaster: Forecaster, series: Table) -> None:

@@ -138,8 +138,9 @@ def test_wrong_wishes_are_refused(checkpoint_of: CheckpointOf, tmp_path: Path) -
     path = checkpoint_of("dlinear")
     with pytest.raises(ValueError, match="fp16"):
         load_forecaster(path, kernels="fp16")
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        load_forecaster(path, kernels="fp32", batch_size=0)
+    for wrong in (0, 2.5, True):
+        with pytest.raises(ValueError, match=f"batch_size is {wrong}"):
+            load_forecaster(path, kernels="fp32", batch_size=wrong)  # type: ignore[arg-type]
     (tmp_path / "file").write_bytes(b"no checkpoint")
     with pytest.raises(InvalidCheckpoint):
         load_forecaster(tmp_path / "file", kernels="auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pals_core.checkpoint.container import STATE_KEY
 from pals_core.checkpoint.tensor_file import open_tensors, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
 from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.events import StateSaved
-from pals_core.training.state_files import STATE_KEY
 from pals_core.training.trainer import Trainer
 
 MakeSpec = Callable[..., Spec]
@@ -89,7 +90,7 @@ def test_a_torn_or_flipped_file_is_refused(
 def test_a_checkpoint_is_no_state(
     short: Table, state_bytes: tuple[Spec, bytes], best_checkpoint: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InvalidCheckpoint, match="not written by this program"):
+    with pytest.raises(InvalidCheckpoint, match="holds a checkpoint; what is needed here is the state"):
         next(Trainer(state_bytes[0], short, tmp_path, resume_from=best_checkpoint).run())
 
 
@@ -226,7 +227,16 @@ def test_of_another_trainings_states_one_that_is_replaced_is_removed_in_the_end(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threads": 0}, {"micro_batches": 0}, {"micro_batches": -1}, {"dataset_sha256": "5e"}], ids=str
+    "wrong",
+    [
+        {"threads": 0},
+        {"micro_batches": 0},
+        {"micro_batches": -1},
+        {"state_interval_seconds": -1},
+        {"state_interval_seconds": math.nan},
+        {"dataset_sha256": "5e"},
+    ],
+    ids=str,
 )
 def test_wrong_arguments_are_said_before_anything_is_trained(
     short: Table, make_spec: MakeSpec, tmp_path: Path, wrong: dict[str, Any]

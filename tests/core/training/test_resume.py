@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from pals_core.checkpoint.container import STATE_KEY
 from pals_core.checkpoint.tensor_file import open_tensors, unfinished, write_tensors
 from pals_core.data.table import Table
 from pals_core.errors import InvalidCheckpoint
@@ -29,7 +30,6 @@ from pals_core.training.events import (
     StateSaved,
     TrainingEvent,
 )
-from pals_core.training.state_files import STATE_KEY
 from pals_core.training.surroundings import Surroundings
 from pals_core.training.trainer import Trainer
 

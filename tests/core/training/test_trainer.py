@@ -184,6 +184,16 @@ def test_a_training_that_stays_too_dense_says_so(series: Table, make_spec: MakeS
     assert all(event.move is Move.SHRINK for event in events if isinstance(event, MaskUpdate))
 
 
+def test_pals_without_an_update_says_that_the_network_stays_dense(
+    series: Table, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    method = {"name": "pals", "update_interval": 1000, "min_sparsity": 0}
+    events = list(Trainer(make_spec(method=method), series, tmp_path).run())
+    (warning,) = (event.message for event in events if isinstance(event, Message))
+    assert warning.startswith("update_interval 1000 leaves pals without an update")
+    assert not [event for event in events if isinstance(event, MaskUpdate)]
+
+
 @pytest.mark.parametrize("method", ["granet", "gmp", "rigl", "set", "static"])
 def test_a_method_with_a_target_ends_at_it(series: Table, make_spec: MakeSpec, tmp_path: Path, method: str) -> None:
     spec = make_spec(method={"name": method, "sparsity": 0.75}, training={"epochs": 4, "patience": 1})
@@ -327,8 +337,12 @@ def test_a_failure_before_the_first_epochs_end_has_no_checkpoint(
 @pytest.mark.parametrize(
     ("policy", "treatment"),
     [
-        ("interpolate", "filled by linear interpolation within each part of the split"),
-        ("ffill", "filled with the last known value within each part of the split"),
+        (
+            "interpolate",
+            "filled by linear interpolation within each part of the split, from both sides of a gap, and count in no "
+            "error",
+        ),
+        ("ffill", "filled with the last known value within each part of the split, and count in no error"),
         ("mask", "read as the column's mean, and those of targets count in no loss or error"),
     ],
 )
