@@ -28,8 +28,8 @@ _LONGEST_NOTE = 1000  # characters; names of columns may have any length
 class Table:
     """Columns of numbers over time steps without gaps; a missing value is NaN.
 
-    Raises InvalidTable when times, values, columns and frequency do not fit one another; `from_frame` brings what is
-    unsorted, has gaps or a time zone, into this form.
+    Raises InvalidTable when times, values and columns do not fit one another; `from_frame` brings what has gaps, a time
+    zone or no known frequency into this form.
     """
 
     times: pd.DatetimeIndex  # [steps], without time zone
@@ -51,14 +51,20 @@ class Table:
         if twice := [name for name, count in Counter(self.columns).items() if count > 1]:
             message = f"a column {twice[0]!r} is there twice; each needs a name of its own"
             raise InvalidTable(message, (Problem(message, column=twice[0]),))
-        if len(self.times) and (self.times.tz is not None or not is_consecutive(self.times, self.frequency)):
-            message = (
-                f"the times are not steps of {self.frequency}, one after the other and without a time zone; "
-                "Table.from_frame finds the frequency and fills gaps with missing values"
-            )
+        if self.times.tz is not None:
+            message = "the times have a time zone; give them in UTC, without one, or use Table.from_frame"
             raise InvalidTable(message, (Problem(message),))
         if self.spans and len(self.spans) != len(self.columns):
             message = f"the table has {len(self.columns)} columns and the ranges of {len(self.spans)}"
+            raise InvalidTable(message, (Problem(message),))
+
+    def require_steps(self) -> None:
+        """Raise InvalidTable unless the times are steps of the frequency, one after the other."""
+        if len(self.times) and not is_consecutive(self.times, self.frequency):
+            message = (
+                f"the times are not steps of {self.frequency}, one after the other; Table.from_frame finds the "
+                "frequency and fills gaps with missing values"
+            )
             raise InvalidTable(message, (Problem(message),))
 
     @property

@@ -76,6 +76,7 @@ class TrainingLoop:
         self.save_states = save_states
         self.micro_batches = micro_batches
         self.table_notes = table.notes
+        table.require_steps()
         self.windows = make_windows(
             table, spec.data, device, torch.float32, windows_at_once(recipe.batch_size, micro_batches)
         )

@@ -365,7 +365,7 @@ def test_a_target_without_an_update_is_refused_with_the_interval_that_has_one(me
     assert plan(asked(57), profile()).updates == 1
     single = spec(method=method, training={"epochs": 1, "batch_size": 600})
     (problem,) = check(single, profile())
-    assert problem.message.endswith("train for more epochs")
+    assert problem.message.endswith("train for more epochs, or raise final_update_fraction")
     assert "fits" not in problem.message
 
 

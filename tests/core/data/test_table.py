@@ -58,24 +58,28 @@ def test_values_must_fit_times_and_columns(make_table: Callable[..., Table]) -> 
         Table(table.times, table.values[:4], table.columns, "h")
 
 
+HOURS = pd.date_range("2024-01-01", periods=5, freq="h")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"times": pd.date_range("2024-01-01", periods=5, freq="h")[::-1]}, "steps of h"),
-        ({"times": pd.DatetimeIndex([*pd.date_range("2024-01-01", periods=4, freq="h"), "2024-01-02"])}, "steps of h"),
-        ({"times": pd.date_range("2024-01-01", periods=5, freq="h", tz="Asia/Tokyo")}, "without a time zone"),
+        ({"times": HOURS[::-1]}, "steps of h"),
+        ({"times": HOURS[:4].append(HOURS[4:] + pd.Timedelta(hours=1))}, "steps of h"),
+        ({"times": HOURS.tz_localize("Asia/Tokyo")}, "a time zone"),
         ({"frequency": "D"}, "steps of D"),
         ({"frequency": "soon"}, "steps of soon"),
         ({"columns": ("a", "a")}, "'a' is there twice"),
     ],
     ids=["backwards", "a gap", "a zone", "another frequency", "no frequency", "one name for two"],
 )
-def test_what_is_no_table_cannot_be_made_into_one_by_hand(
+def test_what_is_no_table_cannot_be_trained_on_when_made_by_hand(
     make_table: Callable[..., Table], change: dict[str, Any], message: str
 ) -> None:
-    table = replace(make_table(steps=5, columns=2), times=pd.date_range("2024-01-01", periods=5, freq="h"))
+    table = replace(make_table(steps=5, columns=2), times=HOURS)
+    table.require_steps()
     with pytest.raises(InvalidTable, match=message):
-        replace(table, **change)
+        replace(table, **change).require_steps()
 
 
 @pytest.mark.parametrize("index", [True, False])
