@@ -153,6 +153,8 @@ class ArtifactFolder(ArtifactStore):
     def _find(self, *, writing: bool = False) -> None:
         """Raise StorageFailed unless the store is there; mark one in use, and a new one that is written to."""
         mark = self.root / MARK
+        # Asked before the mark: another thread may make it between the two, and the store is then no longer new.
+        new = self._new
         try:
             mark.stat()
             self._new = False
@@ -161,7 +163,7 @@ class ArtifactFolder(ArtifactStore):
             in_use = _holds_blobs(self.root)
         except OSError as error:
             raise StorageFailed(reason(error)) from error
-        if not in_use and not (writing and self._new):
+        if not in_use and not (writing and new):
             raise StorageFailed("the artifact store is away: its folder is not mounted, or not the one it was")
         try:
             self.root.mkdir(parents=True, exist_ok=True)

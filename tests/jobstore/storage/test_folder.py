@@ -12,6 +12,7 @@ import pytest
 
 from jobstore.settings import Settings
 from jobstore.storage import ArtifactFolder, BlobMissing, StorageFailed, open_artifacts
+from jobstore.storage import folder as folder_module
 from jobstore.storage.folder import MARK
 from tests.jobstore.storage.conftest import BYTES, InsideFolder
 
@@ -126,6 +127,23 @@ def test_a_store_from_before_there_were_marks_is_not_refused_and_gets_one(tmp_pa
     assert (tmp_path / MARK).exists()
     blob.unlink()
     ArtifactFolder(tmp_path.as_uri()).ping()
+
+
+def test_a_new_store_that_another_thread_marks_meanwhile_is_not_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactFolder(str(tmp_path / "artifacts"), new=True)
+    holds_blobs = folder_module._holds_blobs
+
+    def while_another_marks_it(root: Path) -> bool:
+        found = holds_blobs(root)
+        monkeypatch.setattr(folder_module, "_holds_blobs", holds_blobs)
+        store.ping()
+        return found
+
+    monkeypatch.setattr(folder_module, "_holds_blobs", while_another_marks_it)
+    store.ping()
+    assert (store.root / MARK).exists()
 
 
 def test_what_was_half_written_or_is_no_blob_does_not_make_a_store(tmp_path: Path) -> None:
