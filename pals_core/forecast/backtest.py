@@ -61,13 +61,14 @@ def backtest(
         groups = grouped(given, data)
         places = [header.columns.index(group.columns[0]) for group in groups]
         scalers = [learnt_scalers(header, place) for place in places]
-        input_len, horizon = window_lengths(data).input_len, window_lengths(data).horizon
-        first = [_first_row(group, max(input_len, header.season), begin) for group in groups]
+        lengths = window_lengths(data)
+        horizon, earliest = lengths.horizon, max(lengths.input_len, header.season)
+        first = [_first_row(group, earliest, begin) for group in groups]
         if begin is not None and all(
             row > len(group.times) - horizon for row, group in zip(first, groups, strict=True)
         ):
             raise invalid_input(
-                f"no step from start, {start}, on has {max(input_len, header.season)} steps before it and {horizon} to "
+                f"no step from start, {start}, on has {earliest} steps before it and {horizon} to "
                 "be compared with; begin earlier, or give more rows"
             )
         at_once = windows_at_once(header.spec.training.batch_size)

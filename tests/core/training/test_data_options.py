@@ -5,6 +5,7 @@ Each is stopped and resumed to the same bytes, and its checkpoint forecasts as t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pals_core.data.audit import profile_of
 from pals_core.data.split import Part
 from pals_core.data.table import Table
 from pals_core.data.windows import make_windows
-from pals_core.errors import InvalidCheckpoint, InvalidSpec
+from pals_core.errors import InvalidCheckpoint, InvalidSpec, InvalidTable
 from pals_core.feasibility import plan, resolve
 from pals_core.forecast.forecaster import load_forecaster
 from pals_core.spec import Spec
@@ -195,3 +196,11 @@ def test_what_too_few_of_them_leave_no_room_for_is_refused(
     (problem,) = refused.value.problems
     assert problem.pointer == pointer
     assert "training windows are left out, since nothing is known of their targets" in problem.message
+
+
+def test_times_that_are_no_steps_of_the_frequency_are_refused(
+    series: Table, make_spec: Callable[..., Spec], tmp_path: Path
+) -> None:
+    spec, backwards = make_spec(), Table(series.times[::-1], series.values, series.columns, series.frequency)
+    with pytest.raises(InvalidTable, match="not steps of D"):
+        next(Trainer(spec, backwards, tmp_path).run())

@@ -13,7 +13,7 @@ from torch import Tensor
 from pals_core.checkpoint.file import read_checkpoint
 from pals_core.data.table import Table
 from pals_core.data.windows import Batch
-from pals_core.errors import ErrorCode, InvalidSpec, InvalidTable, TrainingFailed
+from pals_core.errors import ErrorCode, InvalidSpec, TrainingFailed
 from pals_core.sparsity.decision import Move
 from pals_core.spec import Spec
 from pals_core.training import loop, progress
@@ -57,14 +57,6 @@ def test_a_spec_with_open_fields_is_refused(pointer: str, series: Table, make_sp
     with pytest.raises(InvalidSpec, match="resolve the spec") as caught:
         next(Trainer(Spec.model_validate(fields), series, tmp_path).run())
     assert [problem.pointer for problem in caught.value.problems] == [pointer]
-
-
-def test_times_that_are_no_steps_of_the_frequency_are_refused(
-    series: Table, make_spec: MakeSpec, tmp_path: Path
-) -> None:
-    spec, backwards = make_spec(), Table(series.times[::-1], series.values, series.columns, series.frequency)
-    with pytest.raises(InvalidTable, match="not steps of D"):
-        next(Trainer(spec, backwards, tmp_path).run())
 
 
 def test_every_step_has_one_loss_told_before_later_events(trained: list[TrainingEvent]) -> None:
