@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pals_core.sparsity import ranking
-from pals_core.sparsity.ranking import FirstOf, ascending_keys, descending_keys, parts_fast
+from pals_core.sparsity.ranking import FirstOf, ascending_keys, descending_keys
 
 DTYPES = [torch.float32, torch.float64, torch.complex64]
 
@@ -74,7 +74,7 @@ def _columns(generator: torch.Generator) -> torch.Tensor:
 def test_of_a_large_tensor_the_first_are_those_of_a_stable_sort_too(
     values_of: Callable[[torch.Generator], torch.Tensor], largest: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking, "parts_fast", lambda: fast)
+    monkeypatch.setattr(ranking, "compresses_fast", lambda: fast)
     generator = torch.Generator().manual_seed(0)
     values = values_of(generator)
     candidates = torch.rand(LARGE, generator=generator) < 0.7
@@ -88,22 +88,6 @@ def test_of_a_large_tensor_the_first_are_those_of_a_stable_sort_too(
         expected = torch.zeros(LARGE, dtype=torch.bool)
         expected[order[:count]] = True
         assert torch.equal(FirstOf.of(keys, count).take(keys), expected)
-
-
-@pytest.mark.parametrize(
-    ("processor", "fast"),
-    [
-        ({"cpu_name": "Intel Xeon", "avx512_f": True}, True),
-        ({"cpu_name": "Intel Xeon", "avx512_f": False}, False),
-        ({"cpu_name": "AMD EPYC", "avx512_f": True}, False),
-        ({}, False),
-    ],
-)
-def test_keys_are_parted_at_once_where_the_processor_is_quick_at_it(
-    monkeypatch: pytest.MonkeyPatch, processor: dict[str, object], fast: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
-    assert parts_fast.__wrapped__() is fast
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
