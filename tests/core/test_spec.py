@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, DataSpec, Spec
+from pals_core.spec.problems import problem_of
 
 
 def spec(**fields: Any) -> Spec:
@@ -103,6 +104,31 @@ def test_a_spec_survives_json() -> None:
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         spec(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"data": {"horizon": True}}, ["/data/horizon"]),
+        ({"data": {"horizon": 24, "input_len": False}}, ["/data/input_len"]),
+        ({"data": {"horizon": 24, "split": {"train": True}}}, ["/data/split/train"]),
+        (
+            {"data": {"horizon": 24}, "model": {"name": "informer", "d_model": True, "dropout": False, "distil": True}},
+            ["/model/d_model", "/model/dropout"],
+        ),
+        (
+            {"data": {"horizon": 24}, "method": {"name": "pals", "update_interval": True, "expand": False}},
+            ["/method/update_interval"],
+        ),
+    ],
+)
+def test_true_and_false_are_no_numbers(fields: dict[str, Any], wrong: list[str]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Spec.model_validate(fields)
+    problems = [problem_of(error, fields, error["loc"]) for error in refused.value.errors()]
+    assert [(problem.pointer, problem.message) for problem in problems] == [
+        (pointer, "must be a number, not true or false") for pointer in wrong
+    ]
 
 
 @pytest.mark.parametrize(("sparsity", "density"), [(0.7, 0.3), (0.8, 0.2), (0.85, 0.15), (0.95, 0.05)])
