@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.accuracy_cells import CONTENDERS, METHODS
 from benchmarks.published import ILLNESS_24_NSTRANSFORMER
+from benchmarks.standard_error import TOLD_APART, mean_of, told_apart
 
 Cells = list[dict[str, Any]]
 Value = Callable[[Mapping[str, Any]], float]
@@ -58,15 +59,35 @@ def _sparsity(cell: Mapping[str, Any]) -> float:
     return float(cell["result"]["sparsity"])
 
 
-def compared(cases: Mapping[Any, Mapping[str, Cells]], value: Value) -> tuple[int, int]:
-    """Return in how many cases PALS's mean is lower than dense, and how many have both with the same seeds."""
-    lower = both = 0
-    for methods in cases.values():
-        pals, dense = methods.get("pals", []), methods.get("dense", [])
-        if pals and _seeds(pals) == _seeds(dense):
-            both += 1
-            lower += _mean(pals, value) < _mean(dense, value)
-    return lower, both
+class Comparison(NamedTuple):
+    """In how many cases PALS's mean is lower than dense, and where the seeds' paired differences tell the two apart."""
+
+    cases: int
+    lower: int
+    surely_lower: int
+    surely_higher: int
+
+
+def compared(cases: Mapping[Any, Mapping[str, Cells]], value: Value) -> Comparison:
+    """Compare PALS with dense in the cases that have both with the same seeds."""
+    both = [
+        _differences(methods, value)
+        for methods in cases.values()
+        if "pals" in methods and _seeds(methods["pals"]) == _seeds(methods.get("dense", []))
+    ]
+    apart = [statistics.fmean(differences) for differences in both if told_apart(differences)]
+    return Comparison(
+        cases=len(both),
+        lower=sum(statistics.fmean(differences) < 0 for differences in both),
+        surely_lower=sum(mean < 0 for mean in apart),
+        surely_higher=sum(mean > 0 for mean in apart),
+    )
+
+
+def _differences(methods: Mapping[str, Cells], value: Value) -> list[float]:
+    """PALS less dense of each seed that both have."""
+    dense = {cell["seed"]: value(cell) for cell in methods.get("dense", [])}
+    return [value(cell) - dense[cell["seed"]] for cell in methods.get("pals", []) if cell["seed"] in dense]
 
 
 def _seeds(cells: Cells) -> set[int]:
@@ -80,14 +101,15 @@ def _mean(cells: Cells, value: Value) -> float:
 def _counts(cases: Mapping[tuple[int, str], Mapping[str, Cells]]) -> str:
     # A forecaster counts once, in the order of axes that is meant.
     cases = {case: methods for case, methods in cases.items() if not CONTENDERS[case[1]].published_axes}
-    mse, both = compared(cases, _mse)
-    mae, _ = compared(cases, _mae)
+    mse, mae = compared(cases, _mse), compared(cases, _mae)
     sparse = [_mean(methods["pals"], _sparsity) for methods in cases.values() if "pals" in methods]
-    if not both:
+    if not mse.cases:
         return "No case is finished yet with PALS and dense."
     return (
-        f"In {mse} of {both} cases the MSE of PALS, mean over the seeds, is lower than that of the dense network, in "
-        f"{mae} of {both} its MAE. Mean sparsity of PALS's best checkpoints over the cases: "
+        f"In {mse.lower} of {mse.cases} cases the MSE of PALS, mean over the seeds, is lower than that of the dense "
+        f"network, in {mae.lower} its MAE. Seed by seed, the MSE is lower by more than {TOLD_APART} standard errors of "
+        f"the mean difference in {mse.surely_lower} cases, higher in {mse.surely_higher}, and not told apart in "
+        f"{mse.cases - mse.surely_lower - mse.surely_higher}. Mean sparsity of PALS's best checkpoints over the cases: "
         f"{statistics.mean(sparse):.3f}."
     )
 
@@ -98,6 +120,18 @@ def _spread(cells: Cells | None, value: Value) -> str:
         return "–"
     mean = f"{_mean(cells, value):.3f}"
     return f"{mean} ± {statistics.stdev(map(value, cells)):.3f}" if len(cells) > 1 else mean
+
+
+def _difference(methods: Mapping[str, Cells]) -> str:
+    """PALS's MSE less that of dense, seed by seed: mean ± standard error, bold where the two are told apart."""
+    differences = _differences(methods, _mse)
+    if not differences:
+        return "–"
+    mean = mean_of(differences)
+    if len(differences) == 1:
+        return f"{mean['mean']:+.3f}"
+    text = f"{mean['mean']:+.3f} ± {mean['standard_error']:.3f}"
+    return f"**{text}**" if told_apart(differences) else text
 
 
 def _plain(cells: Cells | None, value: Value, digits: int = 2) -> str:
@@ -121,14 +155,15 @@ def _size(methods: Mapping[str, Cells]) -> str:
 def _errors(cases: Mapping[tuple[int, str], Mapping[str, Cells]], naive: Mapping[str, Any]) -> str:
     lines = [
         "| horizon | forecaster | size | seeds | dense MSE | PALS MSE | GraNet MSE | naive MSE "
-        "| dense MAE | PALS MAE | GraNet MAE | naive MAE |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| dense MAE | PALS MAE | GraNet MAE | naive MAE | PALS − dense MSE, ± standard error |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (horizon, model), methods in cases.items():
         errors = []
         for value, name in ((_mse, "mse"), (_mae, "mae")):
             errors += [_spread(methods.get(method), value) for method in METHODS]
             errors.append(f"{naive[str(horizon)][name]:.3f}")
+        errors.append(_difference(methods))
         lines.append(f"| {horizon} | {model} | {_size(methods)} | {_seed_counts(methods)} | {' | '.join(errors)} |")
     if naive:
         first = next(iter(naive.values()))

@@ -25,7 +25,7 @@ from benchmarks.decision_windows import train
 from benchmarks.machine import provenance
 from benchmarks.reference_loop import ReferenceLoop
 from benchmarks.speed_cases import CASES, SpeedCase, schedule_of
-from benchmarks.standard_error import mean_of
+from benchmarks.standard_error import mean_of, told_apart
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.table import Table, read_table
 from pals_core.spec import Spec
@@ -33,7 +33,6 @@ from pals_core.training.selection import BestEpoch, goal_of
 
 REFERENCE = "reference"
 WAYS = (REFERENCE, "fp32", "bf16")
-TOLD_APART = 2  # standard errors
 
 
 def reference(spec: Spec, table: Table) -> dict[str, Any]:
@@ -75,9 +74,8 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     for way in ways:
         told[way] = {name: mean_of([seed[way][name] for seed in seeds]) for name in ("mse", "sparsity")}
     for other, way in combinations(ways, 2):
-        difference = mean_of([seed[way]["mse"] - seed[other]["mse"] for seed in seeds])
-        apart = abs(difference["mean"]) > TOLD_APART * difference["standard_error"]
-        told[f"{way} less {other}"] = {"mse": difference, "told_apart": apart}
+        differences = [seed[way]["mse"] - seed[other]["mse"] for seed in seeds]
+        told[f"{way} less {other}"] = {"mse": mean_of(differences), "told_apart": told_apart(differences)}
     return told
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.accuracy_cells import CONTENDERS, SERIES, Case, Cell, Series, cells
 from benchmarks.accuracy_grid import resolved, run_grid
 from benchmarks.accuracy_results import Results
-from benchmarks.accuracy_tables import compared, markdown
+from benchmarks.accuracy_tables import Comparison, compared, markdown
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table
 from pals_core.feasibility import plan
@@ -200,4 +200,31 @@ def test_tables_give_mean_and_deviation_over_seeds_and_count_the_cases() -> None
 def test_a_case_without_the_same_seeds_is_not_compared() -> None:
     dense, pals = [made_up("dlinear", "dense", 1, 3.0)], [made_up("dlinear", "pals", 2, 2.0)]
 
-    assert compared({(4, "dlinear"): {"dense": dense, "pals": pals}}, lambda cell: 0.0) == (0, 0)
+    assert compared({(4, "dlinear"): {"dense": dense, "pals": pals}}, lambda cell: 0.0) == Comparison(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("pals", "comparison", "difference"),
+    [
+        ((1.0, 2.1, 2.9), Comparison(1, 1, 1, 0), "**-1.000 ± 0.058**"),
+        ((3.0, 4.1, 4.9), Comparison(1, 0, 0, 1), "**+1.000 ± 0.058**"),
+        ((1.0, 4.0, 3.0), Comparison(1, 1, 0, 0), "-0.333 ± 0.667"),
+    ],
+)
+def test_pals_and_dense_are_told_apart_by_two_standard_errors_of_the_paired_differences(
+    pals: tuple[float, ...], comparison: Comparison, difference: str
+) -> None:
+    cells = [made_up("dlinear", "dense", seed, mse) for seed, mse in enumerate((2.0, 3.0, 4.0))]
+    cells += [made_up("dlinear", "pals", seed, mse) for seed, mse in reversed(list(enumerate(pals)))]
+    case = {method: [cell for cell in cells if cell["method"] == method] for method in ("dense", "pals")}
+    assert compared({(4, "dlinear"): case}, lambda cell: float(cell["result"]["metrics"]["mse"])) == comparison
+    naive = {"4": {"period": 7, "windows": 57, "mse": 1.5, "mae": 0.75}}
+    page = markdown({"dataset": "waves", "runs": [], "naive": naive, "cells": cells})
+    assert f"| {difference} |\n" in page
+
+
+def test_one_seed_tells_nothing_apart() -> None:
+    case = {"dense": [made_up("dlinear", "dense", 1, 3.0)], "pals": [made_up("dlinear", "pals", 1, 2.0)]}
+    assert compared({(4, "dlinear"): case}, lambda cell: float(cell["result"]["metrics"]["mse"])) == Comparison(
+        cases=1, lower=1, surely_lower=0, surely_higher=0
+    )
