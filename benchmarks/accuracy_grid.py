@@ -30,7 +30,7 @@ from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
 from pals_core.errors import InvalidSpec, TrainingFailed
 from pals_core.feasibility import check, plan, resolve
-from pals_core.spec import Spec
+from pals_core.spec import LearningRateSchedule, Spec
 from pals_core.training.events import EpochEnd, Finished, Started
 from pals_core.training.events import Progress as Losses
 from pals_core.training.trainer import Trainer
@@ -155,20 +155,28 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int, help="default: the spec's")
     parser.add_argument("--precision", help="default: the spec's")
+    parser.add_argument(
+        "--schedule", choices=list(LearningRateSchedule), help="of the learning rate; default: the spec's"
+    )
     parser.add_argument("--hours", type=float, help="start no training after so many hours")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--output", type=Path, help="default: benchmarks/results/accuracy_<dataset>.json")
+    parser.add_argument("--output", type=Path, help="default: benchmarks/results/accuracy_<dataset>[_<schedule>].json")
     arguments = parser.parse_args()
 
     deadline = None if arguments.hours is None else time.monotonic() + 3600 * arguments.hours
     series = SERIES[arguments.dataset]
     table = read_table(arguments.series / series.file)
-    results = Results(arguments.output or RESULTS / f"accuracy_{series.name}.json", series.name)
+    name = "_".join(["accuracy", series.name, *([arguments.schedule] if arguments.schedule else [])])
+    results = Results(arguments.output or RESULTS / f"{name}.json", series.name)
     horizons = arguments.horizons or series.horizons
     training = {
         name: value
-        for name, value in (("epochs", arguments.epochs), ("precision", arguments.precision))
+        for name, value in (
+            ("epochs", arguments.epochs),
+            ("precision", arguments.precision),
+            ("schedule", arguments.schedule),
+        )
         if value is not None
     }
     for horizon in horizons:

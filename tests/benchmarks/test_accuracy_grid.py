@@ -129,6 +129,12 @@ def test_a_failed_training_says_why_and_is_tried_again(waves: Table, tmp_path: P
     assert [cell["result"]["sparsity"] for cell in mended.cells] == [0]
 
 
+def test_the_page_names_a_recipe_of_its_own(waves: Table, tmp_path: Path) -> None:
+    trained = train(chosen(methods=["dense"], horizons=[4]), waves, tmp_path / "grid.json", schedule="cosine")
+
+    assert "Trained with epochs 2, learning_rate 0.01, schedule cosine." in markdown(trained.content)
+
+
 def test_results_of_another_dataset_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "grid.json"
     Results(path, "illness").save()
@@ -154,7 +160,7 @@ def made_up(model: str, method: str, seed: int, mse: float) -> dict[str, Any]:
         "method": method,
         "seed": seed,
         "run": 0,
-        "spec": {"model": {"name": model}},
+        "spec": {"model": {"name": model}, "training": {"seed": seed}},
         "test_windows": 57,
         "reachable_sparsity": [0.4, 0.55, 0.6],
         "epochs": 3,
@@ -184,6 +190,7 @@ def test_tables_give_mean_and_deviation_over_seeds_and_count_the_cases() -> None
     page = markdown(content)
 
     assert "In 1 of 2 cases the MSE of PALS" in page
+    assert "Trained with" not in page
     row = next(line for line in page.splitlines() if line.startswith("| 4 | dlinear | full |"))
     assert [cell.strip() for cell in row.split("|")[4:9]] == [
         "2",
