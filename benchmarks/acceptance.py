@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.command import run_command
 from benchmarks.machine import provenance
 from benchmarks.published import ILLNESS_24_NSTRANSFORMER
 from pals_core.sparsity.decision import Best, Move, decide, updated_best
@@ -155,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,27 +24,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.accuracy_cells import CONTENDERS, METHODS, SERIES, Cell, cells
 from benchmarks.accuracy_results import Results
 from benchmarks.accuracy_tables import markdown
+from benchmarks.command import at_least, run_command
 from benchmarks.machine import provenance
+from benchmarks.resolved_spec import resolved
 from benchmarks.seasonal_naive import seasonal_naive
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table, read_table
-from pals_core.errors import InvalidSpec, TrainingFailed
-from pals_core.feasibility import check, plan, resolve
-from pals_core.spec import LearningRateSchedule, Spec
+from pals_core.errors import ErrorCode, TrainingFailed
+from pals_core.feasibility import plan
+from pals_core.spec import LearningRateSchedule, Precision
 from pals_core.training.events import EpochEnd, Finished, Started
 from pals_core.training.events import Progress as Losses
 from pals_core.training.trainer import Trainer
 
 RESULTS = Path("benchmarks/results")
-
-
-def resolved(fields: Mapping[str, Any], table: Table) -> Spec:
-    """Return the resolved spec of these fields; raises InvalidSpec when it cannot run on the table."""
-    profile = profile_of(table)
-    spec = resolve(Spec.model_validate(fields), profile)
-    if problems := check(spec, profile):
-        raise InvalidSpec(problems[0].message, problems)
-    return spec
 
 
 def train_cell(
@@ -78,6 +71,8 @@ def train_cell(
                         "result": event.result.model_dump(mode="json"),
                     }
     except TrainingFailed as failure:
+        if failure.code is ErrorCode.DEVICE_UNAVAILABLE:
+            raise
         facts["error"] = failure.message
     finally:
         bars.remove_task(bar)
@@ -95,7 +90,12 @@ def run_grid(
     threads: int | None,
     deadline: float | None,
 ) -> None:
-    """Train every cell that is not in `results` yet, in order, starting none after `deadline` (of time.monotonic)."""
+    """Train every cell that is not in `results` yet, in order, starting none after `deadline` (of time.monotonic).
+
+    Another run may fill the same result file; what it has finished is not trained again. Raises TrainingFailed when the
+    device asked for is not there.
+    """
+    trained = known = 0
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -105,6 +105,7 @@ def run_grid(
     ) as bars:
         bar = bars.add_task("cells", total=len(chosen), left="")
         for position, cell in enumerate(chosen):
+            results.reload()
             bars.update(bar, completed=position, left=_time_left(results.expected_seconds(chosen[position:])))
             target = None if cell.needs is None else results.sparsity(cell.needs)
             if cell.needs is not None and target is None:
@@ -112,16 +113,18 @@ def run_grid(
                 continue
             fields = cell.spec(target, training)
             if results.is_done(cell, fields):
+                known += 1
                 continue
             if deadline is not None and time.monotonic() >= deadline:
                 bars.console.print("the time is over; run again to go on")
                 break
             facts = train_cell(fields, table, device=device, threads=threads, bars=bars)
             results.add(cell, facts, run)
-            results.path.with_suffix(".md").write_text(markdown(results.content))
+            trained += 1
             bars.console.print(f"{_name(cell)}: {_outcome(facts)}")
         else:
             bars.update(bar, completed=len(chosen), left="")
+        bars.console.print(f"{trained} trained; {known} of the chosen ones were in {results.path} already")
 
 
 def _name(cell: Cell) -> str:
@@ -146,30 +149,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("series", type=Path, help="folder with the series' files")
     parser.add_argument("--dataset", choices=list(SERIES), default="illness")
-    parser.add_argument("--horizons", type=int, nargs="+", help="default: all of the dataset")
+    parser.add_argument("--horizons", type=at_least(1), nargs="+", help="default: all of the dataset")
     parser.add_argument("--models", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[2020, 2021, 2022])
     parser.add_argument(
-        "--width", type=int, default=256, help="d_model of all but NSTransformer; d_ff is four times it"
+        "--width", type=at_least(1), default=256, help="d_model of all but NSTransformer; d_ff is four times it"
     )
-    parser.add_argument("--epochs", type=int, help="default: the spec's")
-    parser.add_argument("--precision", help="default: the spec's")
+    parser.add_argument("--epochs", type=at_least(1), help="default: the spec's")
+    parser.add_argument("--precision", choices=[choice.value for choice in Precision], help="default: the spec's")
     parser.add_argument(
-        "--schedule", choices=list(LearningRateSchedule), help="of the learning rate; default: the spec's"
+        "--schedule",
+        choices=[choice.value for choice in LearningRateSchedule],
+        help="of the learning rate; default: the spec's",
     )
     parser.add_argument("--hours", type=float, help="start no training after so many hours")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=at_least(1))
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/accuracy_<dataset>[_<schedule>].json")
     arguments = parser.parse_args()
 
     deadline = None if arguments.hours is None else time.monotonic() + 3600 * arguments.hours
     series = SERIES[arguments.dataset]
     table = read_table(arguments.series / series.file)
-    name = "_".join(["accuracy", series.name, *([arguments.schedule] if arguments.schedule else [])])
-    results = Results(arguments.output or RESULTS / f"{name}.json", series.name)
-    horizons = arguments.horizons or series.horizons
     training = {
         name: value
         for name, value in (
@@ -179,6 +181,10 @@ def main() -> None:
         )
         if value is not None
     }
+    name = "_".join(["accuracy", series.name, *([arguments.schedule] if arguments.schedule else [])])
+    recipe = {"width": arguments.width} | training
+    results = Results(arguments.output or RESULTS / f"{name}.json", series.name, recipe)
+    horizons = arguments.horizons or series.horizons
     for horizon in horizons:
         data = resolved({"data": {**series.data, "horizon": horizon}}, table).data
         results.add_naive(horizon, asdict(seasonal_naive(table, data)))
@@ -206,4 +212,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, when_interrupted="What was finished is kept: run it again to go on.")

@@ -19,7 +19,7 @@ def markdown(content: Mapping[str, Any]) -> str:
     cases = _cases(content["cells"])
     parts = [
         f"# Accuracy: {content['dataset']}",
-        _recipe(content["cells"]),
+        _recipe(content["recipe"]),
         _counts(cases),
         "## Test errors",
         _errors(cases, content["naive"]),
@@ -37,10 +37,10 @@ def markdown(content: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _recipe(cells: Cells) -> str:
-    """What the trainings have else than by default, which is the paper's recipe."""
-    given = {f"{name} {value}" for cell in cells for name, value in cell["spec"]["training"].items() if name != "seed"}
-    return f"Trained with {', '.join(sorted(given))}." if given else ""
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """What the trainings have else than by default, which is the paper's recipe; sizes are in the table."""
+    given = [f"{name} {value}" for name, value in recipe.items() if name != "width"]
+    return f"Trained with {', '.join(given)}." if given else ""
 
 
 def _cases(cells: Cells) -> dict[tuple[int, str], dict[str, Cells]]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.command import run_command
 from benchmarks.machine import provenance
 from pals_core.checkpoint.tensor_file import replacing
 from tests.chaos.cluster import GRACE_SECONDS, LEASE_SECONDS, embedded
@@ -145,4 +146,4 @@ def _wrong(reports: Sequence[Report], what: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table as Rows
 
+from benchmarks.command import run_command
 from benchmarks.machine import ROOT, provenance
 from pals_core import train
 from pals_core.checkpoint.file import Checkpoint, PackedMasks, read_checkpoint, write_checkpoint
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,8 +24,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from benchmarks.accuracy_cells import SERIES
-from benchmarks.accuracy_grid import resolved
+from benchmarks.command import at_least, run_command
 from benchmarks.machine import provenance
+from benchmarks.resolved_spec import resolved
 from benchmarks.standard_error import mean_of
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.audit import profile_of
@@ -128,12 +129,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("series", type=Path, help="folder with the series' files")
     parser.add_argument("--data", choices=list(SERIES), default="etth1")
-    parser.add_argument("--windows", type=int, default=FEW, help="validation windows that decide")
+    parser.add_argument("--windows", type=at_least(1), default=FEW, help="validation windows that decide")
     parser.add_argument(
         "--loss-tolerance", type=float, default=TOLERANCE, help="λ; near 1 fewer updates shrink the network"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022, 2023, 2024])
-    parser.add_argument("--width", type=int, default=64, help="d_model; d_ff is four times as wide")
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[2020, 2021, 2022, 2023, 2024])
+    parser.add_argument("--width", type=at_least(1), default=64, help="d_model; d_ff is four times as wide")
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/decision_windows_<data>_<λ>.json")
     arguments = parser.parse_args()
     output: Path = arguments.output or RESULTS / f"decision_windows_{arguments.data}_{arguments.loss_tolerance:g}.json"
@@ -177,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.command import run_command
 from benchmarks.decision_windows import train
 from benchmarks.machine import provenance
 from benchmarks.reference_loop import ReferenceLoop
@@ -126,4 +127,4 @@ def write(output: Path, what: dict[str, Any], seeds: list[dict[str, Any]]) -> No
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -27,6 +27,7 @@ import torch
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
+from benchmarks.command import run_command
 from benchmarks.durable_database import durable_database, surroundings
 from benchmarks.queue_rows import DATASET, DATASET_ROW, LIMITS
 from jobstore.database import Database
@@ -221,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.command import run_command
 from benchmarks.machine import provenance
 from cli.demo import INPUT_LEN, SPEC
 from cli.example_series import COLUMN, SERIES_PATH, measured
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

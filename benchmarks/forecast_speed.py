@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.accuracy_cells import SERIES
+from benchmarks.command import run_command
 from benchmarks.forecast_contenders import compared
 from benchmarks.forecast_tables import markdown
 from benchmarks.machine import ROOT, provenance
@@ -93,4 +94,4 @@ def rounded(content: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

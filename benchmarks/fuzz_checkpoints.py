@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 
 from benchmarks.checkpoint_mutations import Files, outcome
+from benchmarks.command import run_command
 from benchmarks.machine import provenance
 from pals_core import train
 from pals_core.checkpoint.file import read_checkpoint, write_checkpoint
@@ -123,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

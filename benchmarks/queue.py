@@ -30,6 +30,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from api.job_view import show_jobs
+from benchmarks.command import run_command
 from benchmarks.durable_database import durable_database, surroundings
 from benchmarks.query_plans import Plan, explain, large_tables, overheard
 from benchmarks.queue_rows import add_ended, add_kept, add_queue, lease_some, tenants, without_indexes
@@ -293,4 +294,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

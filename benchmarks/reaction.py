@@ -24,6 +24,7 @@ import httpx
 import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.command import run_command
 from benchmarks.machine import provenance
 from jobstore.database import now
 from jobstore.tables import Job
@@ -224,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from benchmarks.command import run_command
 from benchmarks.part_times import PartTimes
 from benchmarks.reference_masks import ReferenceMasks
 from benchmarks.reference_network import reference_network
@@ -224,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

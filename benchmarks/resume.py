@@ -16,6 +16,7 @@ import hashlib
 import json
 import multiprocessing
 import random
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -30,11 +31,12 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.command import at_least, run_command
 from benchmarks.machine import provenance
+from benchmarks.resolved_spec import resolved
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table
-from pals_core.errors import InvalidSpec
-from pals_core.feasibility import check, plan, resolve
+from pals_core.feasibility import plan
 from pals_core.spec import METHOD_SPECS, MODEL_SPECS, DenseMethodSpec, FrozenSpec, Spec, StaticMethodSpec
 from pals_core.training.events import StateSaved
 from pals_core.training.trainer import Trainer
@@ -76,11 +78,7 @@ def spec_of(pair: Pair, table: Table) -> Spec:
         "method": {"name": method} | ({"update_interval": 1} if updating else {}),
         "training": {"epochs": 4, "batch_size": 19, "learning_rate": 0.01, "device": "cpu"},
     }
-    profile = profile_of(table)
-    spec = resolve(Spec.model_validate(fields), profile)
-    if problems := check(spec, profile):
-        raise InvalidSpec(problems[0].message, problems)
-    return spec
+    return resolved(fields, table)
 
 
 @dataclass
@@ -153,6 +151,9 @@ class Campaign:
                     time.sleep(self.chance.uniform(0, LONGEST_DELAY))
                     process.kill()
                     is_killed = True
+        except KeyboardInterrupt:
+            process.kill()
+            raise
         except EOFError:
             if is_killed:
                 return step
@@ -164,6 +165,7 @@ class Campaign:
 
 def train(told: Connection, spec: Spec, table: Table, folder: Path, threads: int) -> None:
     """Train from the newest state in `folder`; tell the step of each state saved, None at the end, or what failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked for this one
     newest = max(folder.glob("state-*.safetensors"), default=None)
     trainer = Trainer(spec, table, folder, threads=threads, resume_from=newest, state_interval_seconds=0.0)
     try:
@@ -223,9 +225,9 @@ def report(campaign: Campaign, *, seed: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stops", type=int, default=200)
+    parser.add_argument("--stops", type=at_least(1), default=200)
     parser.add_argument("--seed", type=int, default=2020, help="of the stops")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=at_least(1), default=1)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/resume.json"))
     arguments = parser.parse_args()
     began = time.perf_counter()
@@ -244,4 +246,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.accuracy_cells import CONTENDERS, SERIES, Case
+from benchmarks.resolved_spec import resolved
 from pals_core.data.audit import profile_of
 from pals_core.data.lengths import window_lengths
 from pals_core.data.split import split_rows
 from pals_core.data.table import Table
-from pals_core.errors import InvalidSpec
-from pals_core.feasibility import check, plan, resolve
+from pals_core.feasibility import plan
 from pals_core.sparsity.schedule import UpdateSchedule
 from pals_core.spec import PalsMethodSpec, Spec
 
@@ -51,11 +51,7 @@ class SpeedCase:
             "method": {"name": method} | METHODS[method] | interval,
             "training": dict(training),
         }
-        profile = profile_of(table)
-        spec = resolve(Spec.model_validate(fields), profile)
-        if problems := check(spec, profile):
-            raise InvalidSpec(problems[0].message, problems)
-        return spec
+        return resolved(fields, table)
 
 
 CASES = {
@@ -90,7 +86,7 @@ def shortened(spec: Spec, table: Table, steps: int) -> Spec:
     """Return the same job with `steps` optimiser steps, updates to its end, and its whole validation and test parts.
 
     The training part keeps as many rows as that needs; where it has not so many batches there are more epochs, and
-    `steps` is rounded down to whole ones.
+    `steps` is rounded down to whole ones. Raises InvalidSpec when they are too few for the method.
     """
     parts = split_rows(len(table.times), spec.data.split)
     lengths = window_lengths(spec.data)
@@ -107,7 +103,7 @@ def shortened(spec: Spec, table: Table, steps: int) -> Spec:
     fields["training"] |= {"epochs": epochs, "patience": epochs + 1}
     if "final_update_fraction" in fields["method"]:
         fields["method"]["final_update_fraction"] = 1.0
-    return Spec.model_validate(fields)
+    return resolved(fields, table)
 
 
 def schedule_of(spec: Spec, steps_per_epoch: int) -> UpdateSchedule | None:

@@ -19,11 +19,13 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from benchmarks.command import at_least, run_command
 from benchmarks.machine import ROOT, provenance
-from benchmarks.speed_cases import CASES, METHODS, job_counts
+from benchmarks.speed_cases import CASES, METHODS, job_counts, shortened
 from benchmarks.speed_tables import markdown, summary
 from pals_core.checkpoint.tensor_file import replacing
 from pals_core.data.table import read_table
+from pals_core.spec import Compilation, Precision
 
 VARIANTS = (
     ("floor", "dense"),
@@ -57,13 +59,17 @@ def main() -> None:
     parser.add_argument("series", type=Path, help="folder with the series' files")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=["illness", "etth1"])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="of ours")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60, help="optimiser steps of a run")
-    parser.add_argument("--seed", type=int, default=2020)
-    parser.add_argument("--precision", help="of ours; the spec's field training.precision")
-    parser.add_argument("--compile", help="of ours; the spec's field training.compile")
+    parser.add_argument("--rounds", type=at_least(1), default=3)
+    parser.add_argument("--steps", type=at_least(1), default=60, help="optimiser steps of a run")
+    parser.add_argument("--seed", type=at_least(0), default=2020)
+    parser.add_argument(
+        "--precision", choices=[choice.value for choice in Precision], help="of ours; default: the spec's"
+    )
+    parser.add_argument(
+        "--compile", choices=[choice.value for choice in Compilation], help="of ours; default: the spec's"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=at_least(1))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/train_speed.json"))
     arguments = parser.parse_args()
 
@@ -79,6 +85,9 @@ def main() -> None:
         case = CASES[name]
         table = read_table(arguments.series / case.file)
         spec = case.spec(table, "pals", training)
+        for method in arguments.methods:
+            # What cannot run is refused now, not after the runs before it.
+            shortened(case.spec(table, method, training), table, arguments.steps)
         report["cases"][name] = {
             "spec": spec.model_dump(mode="json"),
             "job": vars(job_counts(spec, table)),
@@ -131,4 +140,4 @@ def rounded(content: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.accuracy_cells import CONTENDERS, SERIES, Case, Cell, Series, cells
-from benchmarks.accuracy_grid import resolved, run_grid
+from benchmarks.accuracy_grid import run_grid
 from benchmarks.accuracy_results import Results
 from benchmarks.accuracy_tables import Comparison, compared, markdown
+from benchmarks.command import Refused
+from benchmarks.resolved_spec import resolved
 from pals_core.data.audit import profile_of
 from pals_core.data.table import Table
 from pals_core.feasibility import plan
@@ -40,15 +42,16 @@ def chosen(**choices: Any) -> list[Cell]:
 
 
 def train(picked: list[Cell], table: Table, path: Path, *, deadline: float | None = None, **training: Any) -> Results:
-    results = Results(path, SMALL.name)
+    recipe = {"epochs": 2, "learning_rate": 0.01} | training
+    results = Results(path, SMALL.name, recipe)
     for horizon in SMALL.horizons:
         results.add_naive(horizon, {"period": 7, "windows": 1, "mse": 1.5, "mae": 0.75})
     run = {"date": "2021-01-01", "commit": "abc", "machine": MACHINE}
-    recipe = {"epochs": 2, "learning_rate": 0.01} | training
-    run_grid(picked, table, results, run=run, training=recipe, device="cpu", threads=None, deadline=deadline)
+    run_grid(picked, table, results, run=run, training=recipe, deadline=deadline, **ANYWHERE)
     return results
 
 
+ANYWHERE: dict[str, Any] = {"device": "cpu", "threads": None}
 MACHINE = {"processor": "P", "vector_units": [], "cores": 2, "gpu": None, "torch": "2", "python": "3"}
 
 
@@ -106,11 +109,48 @@ def test_finished_cells_are_not_trained_again_and_others_are(waves: Table, tmp_p
 
     results = train(chosen(methods=["dense", "pals"], horizons=[4]), waves, path)
     assert [(cell["horizon"], cell["method"]) for cell in results.cells] == [(4, "dense"), (6, "dense"), (4, "pals")]
-    before = results.cells[0]["result"]
-    results = train(chosen(methods=["dense"], horizons=[4]), waves, path, learning_rate=0.02)
-    assert results.cells[-1]["horizon"] == 4
-    assert results.cells[-1]["result"] != before
-    assert len(results.cells) == 3
+
+
+def test_two_runs_may_fill_one_file(waves: Table, tmp_path: Path) -> None:
+    path = tmp_path / "grid.json"
+    of_both = {"epochs": 2, "learning_rate": 0.01}
+    early = Results(path, SMALL.name, of_both)
+    train(chosen(methods=["dense"], horizons=[4]), waves, path)
+    by_the_other = path.read_bytes()
+
+    early.add_naive(6, {"period": 7, "windows": 1, "mse": 1.5, "mae": 0.75})
+    picked = chosen(methods=["dense"])
+    run_grid(
+        picked,
+        waves,
+        early,
+        run={"date": "d", "commit": "c", "machine": MACHINE},
+        training=of_both,
+        deadline=None,
+        **ANYWHERE,
+    )
+
+    cells, runs = (json.loads(path.read_text())[name] for name in ("cells", "runs"))
+    assert [(cell["horizon"], runs[cell["run"]]["commit"]) for cell in cells] == [(4, "abc"), (6, "c")]
+    assert cells[0] == json.loads(by_the_other)["cells"][0]
+    assert path.with_suffix(".md").read_text() == markdown(early.content)
+
+
+def test_trainings_of_another_recipe_are_refused(waves: Table, tmp_path: Path) -> None:
+    path = tmp_path / "grid.json"
+    train(chosen(methods=["dense"], horizons=[4]), waves, path)
+    finished = path.read_bytes()
+    with pytest.raises(Refused, match=r"learning_rate 0\.01, these are .* learning_rate 0\.02; name"):
+        train(chosen(methods=["dense"]), waves, path, learning_rate=0.02)
+    assert path.read_bytes() == finished
+
+
+@pytest.mark.parametrize("rubbish", ["", "{", "[]", "null", "{}", '{"dataset": "waves", "recipe": {}, "cells": []}'])
+def test_a_damaged_result_file_is_refused(rubbish: str, tmp_path: Path) -> None:
+    path = tmp_path / "grid.json"
+    path.write_text(rubbish)
+    with pytest.raises(Refused, match=r"grid\.json is damaged, or no result file"):
+        Results(path, "waves", {})
 
 
 def test_no_training_starts_after_the_deadline(waves: Table, tmp_path: Path) -> None:
@@ -137,9 +177,9 @@ def test_the_page_names_a_recipe_of_its_own(waves: Table, tmp_path: Path) -> Non
 
 def test_results_of_another_dataset_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "grid.json"
-    Results(path, "illness").save()
-    with pytest.raises(ValueError, match="holds results of illness"):
-        Results(path, "etth1")
+    Results(path, "illness", {"width": 8}).save()
+    with pytest.raises(Refused, match="holds trainings of illness with width 8, these are of etth1 with width 8"):
+        Results(path, "etth1", {"width": 8})
 
 
 def made_up(model: str, method: str, seed: int, mse: float) -> dict[str, Any]:
@@ -174,6 +214,7 @@ def test_tables_give_mean_and_deviation_over_seeds_and_count_the_cases() -> None
     mse = {"dense": (2.0, 4.0), "pals": (1.0, 4.0), "granet": (3.0, 4.0)}
     content = {
         "dataset": "waves",
+        "recipe": {},
         "runs": [{"date": "2021-01-01", "commit": "abc", "machine": MACHINE}],
         "naive": {"4": {"period": 7, "windows": 57, "mse": 1.5, "mae": 0.75}},
         "cells": [
@@ -226,7 +267,7 @@ def test_pals_and_dense_are_told_apart_by_two_standard_errors_of_the_paired_diff
     case = {method: [cell for cell in cells if cell["method"] == method] for method in ("dense", "pals")}
     assert compared({(4, "dlinear"): case}, lambda cell: float(cell["result"]["metrics"]["mse"])) == comparison
     naive = {"4": {"period": 7, "windows": 57, "mse": 1.5, "mae": 0.75}}
-    page = markdown({"dataset": "waves", "runs": [], "naive": naive, "cells": cells})
+    page = markdown({"dataset": "waves", "recipe": {}, "runs": [], "naive": naive, "cells": cells})
     assert f"| {difference} |\n" in page
 
 
