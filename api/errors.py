@@ -16,7 +16,7 @@ from starlette.responses import Response
 from api.offload_process import OffloadCause, OffloadFailed, OffloadRefused
 from api.offload_protocol import FILE_GONE
 from api.openapi import allowed_methods
-from api.pointers import body_item, parameter_item
+from api.pointers import body_item, known_fields, parameter_item
 from api.problems import ApiProblem, ProblemCode, ProblemItem, problem_response
 from api.streaming import NothingToStream
 from jobstore.control import NotPossible
@@ -124,8 +124,8 @@ def from_unexpected(error: Exception) -> ApiProblem:
     return ApiProblem(ProblemCode.INTERNAL, "Something went wrong here; the log has the details under the request id.")
 
 
-def from_validation(error: RequestValidationError, content_type: str) -> ApiProblem:
-    """What FastAPI found wrong with body or parameters."""
+def from_validation(error: RequestValidationError, content_type: str, body_type: Any) -> ApiProblem:
+    """What FastAPI found wrong with body or parameters; `body_type` is what the route takes, None: no body."""
     errors: list[Any] = list(error.errors())
     about_body = [item for item in errors if item["loc"][0] == "body"]
     if not about_body:
@@ -144,8 +144,8 @@ def from_validation(error: RequestValidationError, content_type: str) -> ApiProb
         detail = f"Send the body as JSON with Content-Type: application/json; {given}."
         return ApiProblem(ProblemCode.UNSUPPORTED_MEDIA_TYPE, detail)
     if first["type"] == "missing" and len(first["loc"]) == 1:
-        return ApiProblem(ProblemCode.INVALID_REQUEST, "The request needs a JSON body.", [body_item(first, None)])
-    items = [body_item(item, error.body) for item in about_body]
+        return ApiProblem(ProblemCode.INVALID_REQUEST, "The request needs a JSON body.", [body_item(first, None, {})])
+    items = [body_item(item, error.body, known_fields(body_type)) for item in about_body]
     where = items[0].pointer or "the body"
     return ApiProblem(ProblemCode.INVALID_REQUEST, f"The body is invalid: {where} {items[0].message}", items)
 
@@ -187,7 +187,9 @@ def install(app: FastAPI) -> None:
 
     def validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem_response(request, from_validation(error, request.headers.get("content-type", "")))
+        body = request.scope["route"].body_field
+        body_type = body and body.field_info.annotation
+        return problem_response(request, from_validation(error, request.headers.get("content-type", ""), body_type))
 
     def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

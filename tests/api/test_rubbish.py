@@ -284,3 +284,17 @@ def test_hints_name_what_was_meant(server: Server, dataset_id: str) -> None:
     assert "it belongs into training" in messages(model={"name": "dlinear", "epochs": 3})
     assert "must be one of transformer, nstransformer, informer" in messages(model="oracle")
     assert "did you mean 'calm'?" in messages(data={"targets": ["clam"]})
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "hint"),
+    [
+        ("jobs", {"horizon": 24}, "is not a field here; it belongs into data"),
+        ("jobs", {"limit": {}}, "is not a field here; did you mean 'limits'?"),
+        ("checkpoints/ckp_0/forecasts", {"spec": {}}, "is not a field here; there are dataset_id, future, horizon,"),
+        ("checkpoints/ckp_0/forecasts", {"future": {"value": {}}}, "is not a field here; did you mean 'values'?"),
+    ],
+)
+def test_hints_are_of_the_body_that_the_route_takes(server: Server, path: str, body: Any, hint: str) -> None:
+    answer = server.http.post(f"/v1/{path}", json={"dataset_id": "ds_0"} | body).json()
+    assert [error["message"] for error in answer["errors"] if error["message"].startswith(hint)] != []
