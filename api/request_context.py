@@ -7,6 +7,7 @@ import time
 from uuid import uuid4
 
 import structlog
+from anyio import BrokenResourceError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,6 +56,8 @@ class RequestContext:
                 await self._app(scope, receive, answer)
             except Exception as error:
                 if status:
+                    if _is_of_a_reader_gone(error):
+                        return
                     raise
                 request = Request(scope)
                 await problem_response(request, from_unexpected(error))(scope, receive, answer)
@@ -66,3 +69,11 @@ class RequestContext:
                     status=status,
                     milliseconds=round((time.monotonic() - started) * 1000, 1),
                 )
+
+
+def _is_of_a_reader_gone(error: Exception) -> bool:
+    """Whether a stream of events ended because its reader went away while a message was on its way to them.
+
+    FastAPI's own stream between the two then breaks in one of its tasks, which is no fault.
+    """
+    return isinstance(error, ExceptionGroup) and error.split(BrokenResourceError)[1] is None

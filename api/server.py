@@ -14,6 +14,7 @@ from jobstore.database import DatabaseUnavailable, open_database
 from jobstore.logs import configure
 from jobstore.schema import SchemaOutdated, require_current
 from jobstore.settings import Settings
+from jobstore.storage import open_artifacts
 
 GRACEFUL_SECONDS = 15
 
@@ -46,12 +47,13 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _require_database(settings: Settings) -> None:
+def _require_stores(settings: Settings) -> None:
     database = open_database(settings)
     try:
         database.ping()
         require_current(database)
-    except (DatabaseUnavailable, SchemaOutdated) as error:
+        open_artifacts(settings).close()
+    except (DatabaseUnavailable, SchemaOutdated, ValueError) as error:
         sys.exit(str(error))
     finally:
         database.close()
@@ -61,10 +63,10 @@ def run(settings: Settings, *, stopping: Callable[[], None] | None = None) -> No
     """Serve on `settings.host` and `settings.port` (0: a free one) and print the address once it listens.
 
     `stopping` is called when it begins to stop, which waits for requests to end.
-    Exits with one line of reason when the database does not answer or needs migrating.
+    Exits with one line of reason when the database does not answer or needs migrating, or artifacts have no such place.
     """
     configure(settings)
-    _require_database(settings)
+    _require_stores(settings)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

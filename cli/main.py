@@ -35,9 +35,9 @@ def serve(
 def api() -> None:
     """Run the HTTP API alone, against the configured database and broker."""
     from api.server import run
-    from jobstore.settings import Settings
+    from cli.refusals import read_settings
 
-    run(Settings())
+    run(read_settings())
 
 
 @app.command()
@@ -47,11 +47,11 @@ def worker(
     ] = False,
 ) -> None:
     """Run a worker that trains queued jobs, on the GPU where there is one."""
+    from cli.refusals import read_settings
     from jobstore.logs import configure
-    from jobstore.settings import Settings
     from worker.run import run
 
-    settings = Settings()
+    settings = read_settings()
     configure(settings)
     run(settings, exit_with_parent=exit_with_parent)
 
@@ -61,20 +61,24 @@ def workers() -> None:
     """List the living workers, their slots and what each is training."""
     from rich.console import Console
 
+    from cli.refusals import read_settings, told_in_a_line
     from cli.workers import show
-    from jobstore.settings import Settings
 
-    show(Settings(), Console())
+    with told_in_a_line():
+        show(read_settings(), Console())
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database's schema to this version."""
+    from cli.refusals import read_settings, told_in_a_line
     from jobstore.database import open_database
     from jobstore.schema import upgrade
-    from jobstore.settings import Settings
 
-    upgrade(open_database(Settings()))
+    with told_in_a_line():
+        database = open_database(read_settings())
+        database.ping()
+        upgrade(database)
     typer.echo("the database is up to date")
 
 

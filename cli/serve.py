@@ -19,10 +19,10 @@ from typing import NoReturn
 import typer
 
 from api.server import run as run_api
+from cli.refusals import read_settings, told_in_a_line
 from jobstore.database import open_database
 from jobstore.logs import configure
 from jobstore.schema import upgrade
-from jobstore.settings import Settings
 
 DRAIN_SECONDS = 20.0
 RESTART_SECONDS = (1.0, 30.0)
@@ -81,8 +81,10 @@ class WorkerProcess:
 @contextmanager
 def only_service(folder: Path) -> Iterator[None]:
     """Hold the data folder's lock, or exit and say that another service uses the folder."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("w") as lock:
+    with told_in_a_line():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opened = (folder / "lock").open("w")
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -93,7 +95,7 @@ def only_service(folder: Path) -> Iterator[None]:
 
 def serve(*, exit_with_parent: bool = False) -> None:
     """Run until SIGTERM or Ctrl-C; with `exit_with_parent`, also until standard input ends."""
-    settings = Settings()
+    settings = read_settings()
     configure(settings)
     # uvicorn raises the signal that stopped it once more; left to its default, SIGTERM would end this
     # process before the worker is stopped.
@@ -102,9 +104,11 @@ def serve(*, exit_with_parent: bool = False) -> None:
         threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
     with only_service(settings.root):
         os.environ["PALS_DATA_DIR"] = str(settings.root)
-        database = open_database(settings)
-        upgrade(database)
-        database.close()
+        with told_in_a_line():
+            database = open_database(settings)
+            database.ping()
+            upgrade(database)
+            database.close()
         worker = WorkerProcess()
         try:
             # Requests may take their time; the trainings are not to wait for them.

@@ -13,6 +13,9 @@ from jobstore.settings import Settings
 
 def show(settings: Settings, console: Console) -> None:
     """Print the living workers of the configured database, a line for each slot."""
+    if settings.database_url is None and not settings.embedded_database.exists():
+        console.print(f"no service has run in {settings.root} yet")
+        return
     database = open_database(settings)
     try:
         require_current(database)

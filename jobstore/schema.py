@@ -24,7 +24,11 @@ class SchemaOutdated(Exception):
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
-    """Run the migrations up to `revision`; processes that start together wait for one another."""
+    """Run the migrations up to `revision`; processes that start together wait for one another.
+
+    Raises SchemaOutdated when a newer version of this program has been at the database.
+    """
+    _require_known(database)
     _run(database, lambda config: command.upgrade(config, revision))
 
 
@@ -43,12 +47,23 @@ def differences(database: Database) -> list[Any]:
 
 def require_current(database: Database) -> None:
     """Raise SchemaOutdated unless the database is at this code's version."""
+    current, known = _require_known(database)
+    if current != known[0]:
+        raise SchemaOutdated(f"the database is at version {current}, this program needs {known[0]}: run `pals migrate`")
+
+
+def _require_known(database: Database) -> tuple[str | None, list[str]]:
+    """Return the database's version, None of an empty one, and all that this code knows, newest first."""
     with as_file(files("migrations")) as folder:
-        head = ScriptDirectory(str(folder)).get_current_head()
+        known = [script.revision for script in ScriptDirectory(str(folder)).walk_revisions()]
     with database.engine.connect() as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-    if current != head:
-        raise SchemaOutdated(f"the database is at version {current}, this program needs {head}: run `pals migrate`")
+    if current is not None and current not in known:
+        raise SchemaOutdated(
+            f"the database is at version {current}, this program knows versions up to {known[0]}: "
+            "a newer version of it has been here; install that one, or restore a backup made before"
+        )
+    return current, known
 
 
 def _run(database: Database, migrate: Callable[[Config], None]) -> None:

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from anyio import BrokenResourceError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.request_context import RequestContext
 from tests.api.conftest import Server
@@ -30,11 +31,15 @@ def test_every_answer_is_protected_and_says_nothing_of_the_server(server: Server
         assert "server" not in headers
 
 
-def test_an_unexpected_error_is_a_problem_without_a_trace() -> None:
-    sent: list[Message] = []
+SCOPE: dict[str, Any] = {
+    "type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": [],
+    "server": ("localhost", 80), "scheme": "http", "root_path": "",
+}  # fmt: skip
 
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        raise RuntimeError("password=secret")
+
+def sent_by(application: ASGIApp) -> list[Message]:
+    """What one request to it is answered."""
+    sent: list[Message] = []
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -42,15 +47,42 @@ def test_an_unexpected_error_is_a_problem_without_a_trace() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope: dict[str, Any] = {
-        "type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b"", "headers": [],
-        "server": ("localhost", 80), "scheme": "http", "root_path": "",
-    }  # fmt: skip
-    asyncio.run(RequestContext(broken)(scope, receive, send))
+    asyncio.run(RequestContext(application)(SCOPE | {"state": {}}, receive, send))
+    return sent
+
+
+def test_an_unexpected_error_is_a_problem_without_a_trace() -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("password=secret")
+
+    sent = sent_by(broken)
     assert sent[0]["status"] == 500
     body = json.loads(sent[1]["body"])
     assert body["code"] == "internal"
     assert "secret" not in sent[1]["body"].decode()
+
+
+def breaking_off(error: Exception) -> ASGIApp:
+    """An application that fails when its answer has begun."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    return application
+
+
+def test_a_stream_whose_reader_goes_away_is_no_fault() -> None:
+    gone = ExceptionGroup("tasks", [ExceptionGroup("task", [BrokenResourceError()])])
+    assert [message["status"] for message in sent_by(breaking_off(gone))] == [200]
+
+
+@pytest.mark.parametrize(
+    "error", [ExceptionGroup("tasks", [BrokenResourceError(), RuntimeError()]), RuntimeError()], ids=["group", "alone"]
+)
+def test_any_other_fault_in_the_middle_of_an_answer_is_the_servers_to_log(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        sent_by(breaking_off(error))
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/jobs", "/v1/models", "/openapi.json", "/v1/nothing"])
