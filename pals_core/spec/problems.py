@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,10 +62,23 @@ def sentence_of(
         case "union_tag_invalid":
             expected = context["expected_tags"].replace("'", "")
             return f"{path[-1] if path else 'name'} must be one of {expected}; it is {context['tag']!r}"
+        case "list_type" | "tuple_type":
+            example = f": [{json.dumps(error['input'])}]" if isinstance(error["input"], str) else ""
+            return f"must be a list{example}"
+        case "too_short":
+            return f"must have at least {_counted(context['min_length'])}"
+        case "too_long":
+            return f"must have at most {_counted(context['max_length'])}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be an object, {…}"
         case "union_tag_not_found":
             return f'needs a name: the {path[-1] if path else "object"} is told apart by its field "name"'
     message: str = error["msg"]
     return message.removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _counted(items: int) -> str:
+    return f"{items} item" + ("" if items == 1 else "s")
 
 
 def _path_in(content: Any, location: Sequence[str | int], *, keep_last: bool) -> list[str | int]:

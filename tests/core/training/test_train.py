@@ -11,6 +11,7 @@ import pals_core
 from pals_core.data.table import Table
 from pals_core.errors import InvalidForecastInput, InvalidSpec, TrainingFailed
 from pals_core.training.events import Message, TrainingEvent
+from pals_core.training.train import parse_spec
 
 SPEC: dict[str, Any] = {
     "data": {"input_len": 12, "horizon": 4},
@@ -67,6 +68,24 @@ def test_wrong_fields_are_named(series: Table) -> None:
     with pytest.raises(InvalidSpec) as caught:
         pals_core.train({"data": {"horizon": 2, "targets": ("a", 3)}}, series)
     assert [problem.pointer for problem in caught.value.problems] == ["/data/targets/1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "message"),
+    [
+        ({"data": {"horizon": 2, "targets": "load"}}, "/data/targets", 'must be a list: ["load"]'),
+        ({"data": {"horizon": 2, "targets": 3}}, "/data/targets", "must be a list"),
+        ({"data": {"horizon": 2, "targets": []}}, "/data/targets", "must have at least 1 item"),
+        ({"data": None}, "/data", "must be an object, {…}"),
+        ({"data": {"horizon": 2}, "model": None}, "/model", "must be an object, {…}"),
+        ({"data": {"horizon": 2, "split": [1, 2]}}, "/data/split", "must be an object, {…}"),
+        (None, "", "must be an object, {…}"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_terms_of_json(fields: Any, pointer: str, message: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        parse_spec(fields)
+    assert [(problem.pointer, problem.message) for problem in caught.value.problems] == [(pointer, message)]
 
 
 @pytest.mark.parametrize(
