@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -115,7 +116,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
     It lies in a folder of its own beside `path`, which goes with whatever the writer put into it: safetensors writes
     to a temporary file first. The folder of a writer that was killed is taken over by the next one of the same path.
+    Raises FileNotFoundError when the folder that `path` is to lie in is not there.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     folder = unfinished(path)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -97,3 +97,9 @@ def test_a_header_that_names_a_million_tensors_and_one_twice_is_refused_in_a_mom
     (tmp_path / "bomb").write_bytes(struct.pack("<Q", len(content)) + content)
     with pytest.raises(InvalidCheckpoint, match="names '0' twice"):
         read_header(tmp_path / "bomb")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        write_tensors(tmp_path / "nowhere" / "x.safetensors", "pals", "", {"a": torch.zeros(1)})
+    assert caught.value.filename == str(tmp_path / "nowhere")
