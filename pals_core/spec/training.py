@@ -58,7 +58,8 @@ class TrainingSpec(FrozenSpec):
     gradient_clip: float | None = Field(
         None, gt=0, le=1e6, description="Largest norm of the gradient of the active weights; null leaves it alone."
     )
-    seed: int = Field(2020, ge=0, le=2**63 - 1, description="Seeds initial weights, shuffling and dropout.")
+    # torch's generator takes 32 bits of it: larger ones would train the networks of smaller ones.
+    seed: int = Field(2020, ge=0, le=2**32 - 1, description="Seeds initial weights, shuffling and dropout.")
     precision: Precision = Field(
         Precision.AUTO,
         description="Arithmetic of matrix products: single precision, or bfloat16 with weights, moments and masks in "

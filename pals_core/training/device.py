@@ -33,17 +33,17 @@ def choose_device(name: str) -> torch.device:
 def with_own_torch_state(items: Iterator[Item], device: torch.device, deterministic: bool) -> Iterator[Item]:
     """Yield `items`, the code behind them having global settings of torch of its own.
 
-    Its defaults are the package's own. Dropout and initial weights draw from torch's global state. What the consumer
-    draws between two items, or another training, so changes nothing here, and nothing here changes what the consumer
-    draws; iterators of several threads take turns. On a GPU, `deterministic` allows only algorithms that repeat
-    themselves (on a CPU all do), and single precision is just that, where cuDNN by default multiplies ten bits of each
-    number.
+    Its defaults are the package's own. Dropout and initial weights draw from torch's global state, and the number of
+    CPU threads shows in the last bits of sums. What the consumer draws or sets between two items, or another training,
+    so changes nothing here, and nothing here changes it for the consumer; iterators of several threads take turns. On a
+    GPU, `deterministic` allows only algorithms that repeat themselves (on a CPU all do), and single precision is just
+    that, where cuDNN by default multiplies ten bits of each number.
     """
     strict = deterministic and device.type == "cuda"
     if strict:
         # Read when the first matrix product of the process starts cuBLAS.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    own = random_state(device)
+    own, own_threads = random_state(device), torch.get_num_threads()
     while True:
         try:
             with (
@@ -52,13 +52,15 @@ def with_own_torch_state(items: Iterator[Item], device: torch.device, determinis
                 _algorithms_that_repeat(strict),
                 _all_bits_multiplied() if device.type == "cuda" else nullcontext(),
             ):
-                outer = random_state(device)
+                outer, outer_threads = random_state(device), torch.get_num_threads()
                 set_random_state(own, device)
+                torch.set_num_threads(own_threads)
                 try:
                     item = next(items)
                 finally:
-                    own = random_state(device)
+                    own, own_threads = random_state(device), torch.get_num_threads()
                     set_random_state(outer, device)
+                    torch.set_num_threads(outer_threads)
         except StopIteration:
             return
         yield item

@@ -123,11 +123,22 @@ class TrainingState:
             tensors["random/gpu"] = on_gpu
         return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
+    def _require_consistent(self, plain: PlainState) -> None:
+        """Raise ValueError where a description contradicts itself."""
+        length = self.order.steps_per_epoch
+        whole = plain.step // length
+        ends = [(epoch.epoch, epoch.step) for epoch in plain.epochs]
+        if len(ends) != whole or ends != [(epoch, epoch * length) for epoch in range(1, len(ends) + 1)]:
+            raise ValueError(f"at step {plain.step} it has {len(ends)} epochs, or they end at other steps")
+        if not min(1, whole) <= plain.best.epoch <= whole:
+            raise ValueError(f"epoch {plain.best.epoch} of {whole} is its best one")
+        if plain.density_sum > plain.step * (1 + 1e-9):
+            raise ValueError(f"its densities of {plain.step} steps sum to {plain.density_sum}")
+
     @torch.no_grad()
     def load(self, plain: PlainState, tensors: Mapping[str, Tensor]) -> None:
         """Take over a training of the same spec; raises KeyError, ValueError or RuntimeError where it does not fit."""
-        if len(plain.epochs) != plain.step // self.order.steps_per_epoch or plain.best.epoch > len(plain.epochs):
-            raise ValueError(f"it has {len(plain.epochs)} epochs at step {plain.step}, the best {plain.best.epoch}")
+        self._require_consistent(plain)
         masks: dict[str, Tensor] = {}
         for name, tensor in stored_tensors(self.model).items():
             weight = tensors[f"weight/{name}"]

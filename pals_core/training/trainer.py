@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from pals_core.data.table import Table
-from pals_core.errors import InvalidCheckpoint, InvalidSpec, Problem, TrainingFailed
+from pals_core.errors import InvalidSpec, Problem, TrainingFailed
 from pals_core.heap import freed_memory_kept
 from pals_core.spec import DeviceChoice, Spec
 from pals_core.training.device import (
@@ -27,7 +27,7 @@ class Trainer:
     """Trains one forecaster. Knows nothing of jobs, queues or HTTP.
 
     `spec` is resolved. Checkpoints are written into `output_dir`, which is made if need be. `device` (`auto`, `cpu` or
-    `cuda`) overrides the spec's; `threads` sets torch's CPU threads for the process. On the CPU, the same spec, table
+    `cuda`) overrides the spec's; `threads` are torch's CPU threads while it trains. On the CPU, the same spec, table
     and thread count give the same files, bit for bit.
 
     With `save_states` a state file is written at every epoch's end. With `state_interval_seconds` it is also written
@@ -102,7 +102,7 @@ class Trainer:
             if getattr(getattr(self.spec, section), name, ...) is None:
                 message = f"{name} is not set; resolve the spec against its table first"
                 raise InvalidSpec(message, (Problem(message, pointer=f"/{section}/{name}"),))
-        outer, threads = torch.get_num_threads(), self.threads
+        threads = self.threads
         if threads is None and self.resume_from is not None:
             threads = threads_of(self.resume_from)
         if threads is not None:
@@ -122,8 +122,5 @@ class Trainer:
         self._states = loop.states
         try:
             yield from loop.run(self.resume_from)
-        except InvalidCheckpoint:
-            torch.set_num_threads(outer)
-            raise
         finally:
             self._best_checkpoint = loop.best_checkpoint

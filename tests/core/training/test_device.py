@@ -50,6 +50,21 @@ def test_two_random_sequences_do_not_disturb_each_other() -> None:
     assert torch.equal(torch.stack(outer), outer_alone)
 
 
+def test_counts_of_cpu_threads_do_not_disturb_each_other() -> None:
+    def counts(own: int) -> Iterator[int]:
+        torch.set_num_threads(own)
+        while True:
+            yield torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    one, two = (with_own_torch_state(counts(own), CPU, False) for own in (1, 2))
+    try:
+        torch.set_num_threads(3)
+        assert [(next(one), next(two), torch.get_num_threads()) for _ in range(3)] == [(1, 2, 3)] * 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_random_sequences_of_several_threads_do_not_disturb_each_other() -> None:
     def patient(seed: int) -> Iterator[float]:
         for draw in draws(seed):

@@ -122,6 +122,10 @@ PLAIN: dict[str, tuple[list[str], Any]] = {
     "PALS's loss of text": (["method", "best", "loss"], "x"),
     "a count of text": (["moves", "shrink"], "x"),
     "no epochs": (["epochs"], []),
+    "no best epoch": (["best", "epoch"], 0),
+    "an epoch of another number": (["epochs", 0, "epoch"], 2),
+    "an epoch that ended elsewhere": (["epochs", 0, "step"], 999),
+    "more density than steps": (["density_sum"], 1e300),
 }
 
 
